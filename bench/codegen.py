@@ -1,0 +1,228 @@
+"""The machine code of every kernel in its default tile, compiled for four targets on a machine that needs no GPU.
+
+    python -m bench.codegen [--target sm_90 ...] [--dtype bfloat16 ...] [--only PATTERN] [--json FILE]
+
+A row a launch: registers a thread, spilled loads and stores, shared memory in bytes, matrix-unit instructions, the
+widest global load in bytes, and the instructions of the loop that does the work. Tests hold the rows to `problems`.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from tabulate import tabulate
+from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
+
+from bench import environment
+from tritonconv import functional, jit, tuning
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+# Shared memory that one block may ask for, in bytes. Source: CUDA C++ programming guide, technical specifications per
+# compute capability; AMD CDNA3 ISA.
+SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+GEMM_KERNELS = ("implicit_gemm_forward_kernel", "implicit_gemm_dgrad_kernel", "implicit_gemm_wgrad_kernel")
+# Matrix-unit instructions by target. tcgen05 on sm_100 is UTC*MMA in SASS.
+MATRIX = {"sm_80": r"\b(HMMA|DMMA)\b", "sm_90": r"\b(HGMMA|HMMA|DMMA)\b", "sm_100": r"\b(UTC\w*MMA|HMMA|DMMA)\b"}
+AMD_MATRIX = r"\b(v_mfma)"
+
+Call = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What the compiler made of one launch."""
+
+    target: str
+    dtype: str
+    workload: str
+    kernel: str
+    tile: str
+    registers: int
+    spills: int
+    shared: int
+    matrix: str
+    widest_load: int
+    loop: int
+
+
+def workloads(dtype: torch.dtype) -> dict[str, Call]:
+    """Calls that between them launch every kernel: aligned channels in channels_last, and a one-channel first layer."""
+
+    def make(*shape: int) -> torch.Tensor:
+        t = torch.empty(shape, dtype=dtype)
+        return (t.to(memory_format=torch.channels_last) if t.dim() == 4 else t).requires_grad_()
+
+    x, w, b, depthwise = make(32, 64, 56, 56), make(64, 64, 3, 3), make(64), make(64, 1, 3, 3)
+    digits, first, first_bias = make(64, 1, 28, 28), make(32, 1, 3, 3), make(32)
+    double = make(2, 64, 28, 28)
+    f = functional
+    return {
+        "conv 3x3 64": lambda: f.conv2d(x, w, b, 1, 1),
+        "conv 3x3 64 stride 2": lambda: f.conv2d(x, w, b, 2, 1),
+        "conv 3x3 64 im2col": lambda: f.conv2d(x, w, b, 1, 1, algorithm="im2col"),
+        "conv-bias-relu 3x3 64": lambda: f.conv2d_bias_relu(x, w, b, 1, 1),
+        "conv-bias-relu-pool 3x3 64": lambda: f.conv2d_bias_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2),
+        "conv-bias-relu-pool 3x3 1": lambda: f.conv2d_bias_relu_max_pool2d(
+            digits, first, first_bias, 1, 1, pool_kernel_size=2
+        ),
+        "depthwise 3x3 64": lambda: f.conv2d(x, depthwise, b, 1, 1, groups=64),
+        "max pool 3x3 stride 2": lambda: f.max_pool2d(x, 3, 2, 1, return_indices=True)[0],
+        "max pool 2x2": lambda: f.max_pool2d(double, 2),
+        "relu": lambda: f.relu(x),
+    }
+
+
+def launches(call: Call, architecture: str) -> Iterator[jit.Launch]:
+    """The launches of a call's forward and backward, the first of each kernel."""
+    with tuning.target(architecture), jit.record_launches() as recorded:
+        y = call()
+        y.backward(torch.empty_like(y))
+    seen = set()
+    for launch in recorded:
+        if launch.kernel.fn.__name__ not in seen:
+            seen.add(launch.kernel.fn.__name__)
+            yield launch
+
+
+def disassemble(kernel: CompiledKernel) -> str:
+    """SASS of an NVIDIA kernel by the nvdisasm in Triton's package, or the assembly of an AMD one."""
+    if "cubin" not in kernel.asm:
+        return kernel.asm["amdgcn"]
+    return _tool("nvdisasm", kernel.asm["cubin"])
+
+
+def _tool(name: str, cubin: bytes, *options: str) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, *options, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) -> Row:
+    """Compile one launch for a target and count."""
+    kernel = jit.compile_launch(launch, TARGETS[architecture])
+    code = disassemble(kernel)
+    if "cubin" in kernel.asm:
+        registers = int(_find(r"REG:(\d+)", _tool("cuobjdump", kernel.asm["cubin"], "-res-usage")))
+        spills = len(re.findall(r"\b(?:LDL|STL)\b", code))
+        matrix = re.findall(MATRIX[architecture], code)
+        loads = re.findall(r"\b(?:LDG|LDGSTS)\S*", code)
+        widths = [int(bits) // 8 for load in loads for bits in re.findall(r"\.U?(8|16|64|128)\b", load) or ["32"]]
+    else:
+        registers = int(_find(r"\.vgpr_count:\s+(\d+)", code))
+        spills = int(_find(r"\.vgpr_spill_count:\s+(\d+)", code))
+        matrix = re.findall(AMD_MATRIX, code)
+        loads = re.findall(r"\b(?:global|buffer)_load_(\w+)", code)
+        sizes = {"ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2, "short": 2, "dword": 4}
+        widths = [sizes.get(load.split("_")[0], 4 * int(load[-1]) if load[-1].isdigit() else 2) for load in loads]
+    counts = collections.Counter(matrix)
+    return Row(
+        target=architecture,
+        dtype=dtype,
+        workload=workload,
+        kernel=launch.kernel.fn.__name__,
+        tile="x".join(str(v) for k, v in launch.arguments.items() if k.startswith("BLOCK_")),
+        registers=registers,
+        spills=spills,
+        shared=kernel.metadata.shared,
+        matrix=" ".join(f"{name} {count}" for name, count in sorted(counts.items())),
+        widest_load=max(widths, default=0),
+        loop=loop_length(code),
+    )
+
+
+def _find(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"no {pattern!r} in the disassembly: has its format changed?")
+    return match.group(1)
+
+
+def loop_length(code: str) -> int:
+    """Instructions of the innermost loop with the most matrix instructions, or of the longest; 0 without a loop."""
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int, int]] = []
+    instructions: list[str] = []
+    for line in code.splitlines():
+        text = line.strip()
+        if label := re.match(r"(\.L\w+):", text):
+            labels[label.group(1)] = len(instructions)
+        elif re.match(r"/\*[0-9a-f]+\*/", text) or re.match(r"[vs]_|buffer_|global_|ds_", text):
+            instructions.append(text)
+            branch = re.search(r"\b(?:BRA\S*|s_cbranch\w*|s_branch)\b.*?(\.L\w+)", text)
+            if branch and branch.group(1) in labels:
+                start = labels[branch.group(1)]
+                body = instructions[start:]
+                loops.append((sum("MMA" in i or "mfma" in i for i in body), start, len(instructions)))
+    loops = [loop for loop in loops if loop[2] - loop[1] > 1]  # every SASS listing ends in a branch to itself
+    inner = [loop for loop in loops if not any(o != loop and loop[1] <= o[1] and o[2] <= loop[2] for o in loops)]
+    if not inner:
+        return 0
+    _, start, end = max(inner, key=lambda loop: (loop[0], loop[2] - loop[1]))
+    return end - start
+
+
+def problems(row: Row) -> list[str]:
+    """Where a row breaks its budget."""
+    found = []
+    gemm = row.kernel in GEMM_KERNELS
+    if row.spills:
+        found.append(f"{row.spills} spilled loads and stores")
+    if row.shared > SHARED_LIMIT[row.target]:
+        found.append(f"{row.shared} bytes of shared memory, above {SHARED_LIMIT[row.target]}")
+    if gemm and row.dtype != "float64" and not row.matrix:
+        found.append("no matrix-unit instruction")
+    wide = "64" in row.workload and "im2col" not in row.workload
+    # The matrix unit takes TF32 operands along the reduced axis alone, and wgrad reduces over pixels, which lie apart.
+    transposed = row.dtype == "float32" and row.kernel == "implicit_gemm_wgrad_kernel"
+    if wide and row.target == "sm_90" and gemm and row.dtype != "float64" and "HGMMA" not in row.matrix:
+        found.append(f"matrix unit not used as Hopper means it: {row.matrix}")
+    if wide and gemm and not transposed and row.widest_load < 16:
+        found.append(f"widest load {row.widest_load} bytes")
+    return found
+
+
+def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> Iterator[Row]:
+    for architecture in architectures:
+        for dtype in dtypes:
+            for workload, call in workloads(DTYPES[dtype]).items():
+                for launch in launches(call, architecture):
+                    if re.search(pattern, f"{workload} {launch.kernel.fn.__name__}"):
+                        yield examine(launch, architecture, dtype, workload)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
+    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on 'workload kernel'")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    args = parser.parse_args()
+    rows = list(rows_for(args.target, args.dtype, args.only))
+    conditions = environment.describe()
+    print(", ".join(f"{name} {value}" for name, value in conditions.items()))
+    table = [dataclasses.asdict(row) | {"over budget": "; ".join(problems(row))} for row in rows]
+    print(tabulate(table, headers="keys", tablefmt="github"))
+    if args.json:
+        args.json.write_text(json.dumps({"conditions": conditions, "rows": table}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The judge: float64 references, a comparison that scales with what torch itself loses, and the table of named cases.
+
+The oracle is torch in float64 on the CPU, over a picture whose padding is written out (F.pad), because torch's own
+padding is unsafe for windows that lie wholly in it. The peer is torch in the dtype and on the device under test.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+ALGORITHMS = ("direct", "im2col", "implicit_gemm")
+
+# Our error may be FACTOR times the peer's plus FLOOR units: both sum in another order, three TF32 products in place of
+# one cost up to 2 units, and a peer that is right by luck must not make the bound zero.
+FACTOR, FLOOR = 2.0, 3.0
+
+
+def pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A convolution with the reason why it is in the table. N = None is an unbatched input."""
+
+    name: str
+    reason: str
+    N: int | None = 2
+    C_in: int = 3
+    H: int = 7
+    W: int = 6
+    C_out: int = 4
+    R: int = 3
+    S: int = 3
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, int] | str = 0
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+    bias: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
+
+    def tensors(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> list:
+        """[x, w, b]: values are uniform around 0, the same for every dtype up to rounding."""
+        batch = () if self.N is None else (self.N,)
+        x = torch.rand(*batch, self.C_in, self.H, self.W, dtype=torch.float64) - 0.5
+        w = torch.rand(self.C_out, self.C_in // self.groups, self.R, self.S, dtype=torch.float64) - 0.5
+        b = torch.rand(self.C_out, dtype=torch.float64) - 0.5 if self.bias else None
+        return [None if t is None else t.to(device, dtype) for t in (x, w, b)]
+
+
+CASES = (
+    Case("plain", "ragged picture, nothing special: what the others vary"),
+    Case("no bias", "the bias pointer is None", bias=False),
+    Case("prime", "prime sizes divide no tile", N=3, C_in=5, H=11, W=13, C_out=7, padding=1),
+    Case("33 to 17 channels", "channels just past a power of two", C_in=33, C_out=17, R=2, S=1),
+    Case("N=0", "an empty batch: empty y and dx, dw and db of zeros", N=0),
+    Case("N=1", "strides of an axis of length 1 are free", N=1),
+    Case("unbatched", "(C, H, W)", N=None, padding=1),
+    Case("C_in=1", "a first layer: the product runs over taps alone", C_in=1, padding=1),
+    Case("C_out=1", "one filter", C_out=1),
+    Case("1x1", "pointwise: a plain matrix product", R=1, S=1),
+    Case("1x1 stride 2", "pixels no window reads get gradient 0", R=1, S=1, stride=2),
+    Case("1x1 picture", "every axis but the channels has length 1", N=1, H=1, W=1, R=1, S=1),
+    Case("5x3", "R ≠ S finds swapped axes", R=5, S=3, padding=(2, 1)),
+    Case("1x4", "one row, even width", R=1, S=4, padding=(0, 2)),
+    Case("2x2", "an even filter has no centre", R=2, S=2, padding=1),
+    Case("filter as large as the picture", "one output pixel", H=4, W=3, R=4, S=3),
+    Case("filter larger than the picture", "it fits the padded picture only", H=2, W=3, R=4, S=3, padding=(1, 0)),
+    Case("stride (2,1)", "the two steps differ", stride=(2, 1), padding=1),
+    Case("stride 2, last row unread", "(H - R) is not a multiple of the stride", H=8, W=7, stride=2),
+    Case("stride 3 over 2x2", "gaps between windows: dx has zeros inside", R=2, S=2, stride=3),
+    Case("dilation 2", "taps apart", dilation=2, padding=2),
+    Case("dilation (1,3)", "the two dilations differ", W=9, dilation=(1, 3)),
+    Case("dilation 2, stride 2", "a common factor: half of dx's rows are reached by no tap", H=9, dilation=2, stride=2),
+    Case("dilation 4, stride 6", "a common factor that is neither", H=15, W=14, dilation=4, stride=6, padding=1),
+    Case(
+        "dilation 3, stride 2", "coprime: every row is reached by some taps", H=9, W=8, dilation=3, stride=2, padding=1
+    ),
+    Case("padding (2,0)", "the two paddings differ", padding=(2, 0)),
+    Case("same", "'same' with a 3×3 filter", padding="same"),
+    Case("same 4x2", "'same' with an even filter pads one more behind than before", R=4, S=2, padding="same"),
+    Case("same 4x3, dilation (1,2)", "'same' counts the dilated filter", R=4, padding="same", dilation=(1, 2)),
+    Case("valid", "'valid' is no padding", padding="valid"),
+    Case("groups 2", "groups with several channels in and out", C_in=4, C_out=6, groups=2, padding=1),
+    Case("groups 3, one channel out each", "C_out / groups = 1", C_in=6, C_out=3, groups=3),
+    Case("depthwise", "one channel in and out of each group", C_in=5, C_out=5, groups=5, padding=1),
+    Case("depthwise, multiplier 2", "two filters a channel", C_in=3, C_out=6, groups=3, stride=2),
+)
+
+
+def case(name: str) -> Case:
+    return next(c for c in CASES if c.name == name)
+
+
+def pad_of(weight: torch.Tensor, padding, dilation) -> list[int]:
+    """F.pad's list (left, right, top, bottom) for a convolution's padding."""
+    if padding == "valid":
+        return [0, 0, 0, 0]
+    if padding == "same":
+        total = [d * (r - 1) for d, r in zip(pair(dilation), weight.shape[2:], strict=True)]
+        (top, bottom), (left, right) = [(t // 2, t - t // 2) for t in total]
+        return [left, right, top, bottom]
+    pad_h, pad_w = pair(padding)
+    return [pad_w, pad_w, pad_h, pad_h]
+
+
+def reference_conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> torch.Tensor:
+    """torch's convolution over a picture padded beforehand."""
+    return F.conv2d(F.pad(x, pad_of(w, padding, dilation)), w, b, stride, 0, dilation, groups)
+
+
+def peer_conv2d(*args: Any, **kwargs: Any) -> torch.Tensor:
+    with warnings.catch_warnings():  # torch remarks that 'same' with an even filter makes it copy the input
+        warnings.filterwarnings("ignore", "Using padding='same'")
+        return F.conv2d(*args, **kwargs)
+
+
+def double(tensors: list) -> list:
+    return [None if t is None else t.detach().to("cpu", torch.float64) for t in tensors]
+
+
+def magnitudes(tensors: list) -> list:
+    """In float64, the absolute values: a convolution of these sums the absolute values of its terms."""
+    return [None if t is None else t.abs() for t in double(tensors)]
+
+
+def value_and_gradients(function: Callable, tensors: list, dy: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """y = function(*tensors), and the gradient of ⟨y, dy⟩ (dy: ones where None) for every tensor, by name."""
+    leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    y = function(*leaves)
+    wanted = [t for t in leaves if t is not None]
+    gradients = torch.autograd.grad(y, wanted, torch.ones_like(y) if dy is None else dy)
+    names = [name for name, t in zip(("dx", "dw", "db"), leaves, strict=False) if t is not None]
+    return {"y": y.detach(), **dict(zip(names, gradients, strict=True))}
+
+
+def assert_close_to_oracle(
+    ours: torch.Tensor, peer: torch.Tensor, oracle: torch.Tensor, scale: torch.Tensor | None = None, what: str = ""
+) -> None:
+    """Our error against `oracle`, in units of what is unavoidable, is at most FACTOR times the peer's plus FLOOR.
+
+    Unavoidable, element by element: to round the answer to the dtype once, and a unit in the last place of the
+    accumulator (fp32, or fp64 for fp64) times `scale`, the sum of the terms' absolute values; where that is not known,
+    four times the largest answer. Looked at over all elements, and for pictures and filters over the border alone.
+    """
+    assert ours.dtype == peer.dtype, f"{what}: {ours.dtype} instead of {peer.dtype}"
+    assert ours.shape == peer.shape == oracle.shape, f"{what}: {ours.shape} instead of {oracle.shape}"
+    if oracle.numel() == 0:
+        return
+    info = torch.finfo(ours.dtype)
+    accumulator_eps = min(info.eps, torch.finfo(torch.float32).eps)
+    ours, peer = (t.detach().to("cpu", torch.float64) for t in (ours, peer))
+    scale = oracle.abs().max() * 4 if scale is None else scale
+    unit = info.eps / 2 * (oracle.abs() + info.smallest_normal) + accumulator_eps * scale + 1e-300
+    ours_off, peer_off = ((t - oracle).abs() / unit for t in (ours, peer))
+    for region, mask in (("everywhere", torch.ones_like(oracle, dtype=torch.bool)), ("border", border(oracle))):
+        if mask.any():
+            off, allowed = ours_off[mask].max(), FACTOR * peer_off[mask].max() + FLOOR
+            assert off <= allowed, f"{what} ({region}): off by {off:.3g} units, allowed {allowed:.3g}"
+
+
+def assert_all_close_to_oracle(ours: dict, peer: dict, oracle: dict, scale: dict | None = None) -> None:
+    assert ours.keys() == oracle.keys()
+    for name in oracle:
+        assert_close_to_oracle(ours[name], peer[name], oracle[name], scale and scale[name], name)
+
+
+def border(t: torch.Tensor) -> torch.Tensor:
+    """True in the first and last row and column of the last two axes of a picture."""
+    mask = torch.zeros_like(t, dtype=torch.bool)
+    if t.dim() >= 3:
+        for edge in (slice(None, 1), slice(-1, None)):
+            mask[..., edge, :] = True
+            mask[..., edge] = True
+    return mask

@@ -1,0 +1,185 @@
+"""A mistake raises torch's exception class, and the message names the argument, its value and what would be right."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tritonconv import functional as TF
+
+X, W, B = torch.zeros(2, 4, 7, 7), torch.zeros(4, 4, 3, 3), torch.zeros(4)
+COLUMNS = torch.zeros(2, 12, 36)
+
+# (the call, with torch's functions or ours; what our message must say)
+MISTAKES = {
+    # --- conv2d: sizes ---
+    "2-D input": (lambda f: f.conv2d(X[0, 0], W), r"3D \(unbatched\) or 4D \(batched\) input to conv2d.*\[7, 7\]"),
+    "5-D input": (lambda f: f.conv2d(X[None], W), r"input to conv2d.*\[1, 2, 4, 7, 7\]"),
+    "3-D weight": (lambda f: f.conv2d(X, W[0]), r"weight.*\[4, 3, 3\]"),
+    "channels": (lambda f: f.conv2d(X[:, :3], W), r"input\[2, 3, 7, 7\] to have 4 channels, but got 3"),
+    "channels of an unbatched input": (lambda f: f.conv2d(X[0, :3], W), r"to have 4 channels, but got 3"),
+    "groups that do not divide": (
+        lambda f: f.conv2d(X, W, groups=3),
+        r"groups=3, expected weight to be divisible by 3",
+    ),
+    "groups 0": (lambda f: f.conv2d(X, W, groups=0), r"non-positive groups.*groups=0"),
+    "groups -1": (lambda f: f.conv2d(X, W, groups=-1), r"non-positive groups.*groups=-1"),
+    "more groups than filters": (lambda f: f.conv2d(X, W[:2, :1], groups=4), r"weight to be at least 4 at dimension 0"),
+    "bias length": (lambda f: f.conv2d(X, W, B[:3]), r"bias to be 1-dimensional with 4 elements.*\[3\]"),
+    "bias of two axes": (lambda f: f.conv2d(X, W, B[None]), r"bias to be 1-dimensional.*\[1, 4\]"),
+    "filter too large": (
+        lambda f: f.conv2d(X, X.new_zeros(4, 4, 9, 3)),
+        r"input size.*\(7 x 7\).*Kernel size.*\(9 x 3\)",
+    ),
+    "dilated filter too large": (lambda f: f.conv2d(X, W, dilation=4), r"\(7 x 7\).*\(9 x 9\)"),
+    "empty picture": (lambda f: f.conv2d(X[:, :, :0], W, padding=2), r"input shape: \[2, 4, 0, 7\]"),
+    "no filters": (lambda f: f.conv2d(X, W[:0]), r"weight.*\[0, 4, 3, 3\]"),
+    # --- conv2d: arguments ---
+    "stride 0": (lambda f: f.conv2d(X, W, stride=0), r"non-positive stride.*stride=\[0, 0\]"),
+    "stride (1,-1)": (lambda f: f.conv2d(X, W, stride=(1, -1)), r"non-positive stride.*stride=\[1, -1\]"),
+    "three strides": (lambda f: f.conv2d(X, W, stride=(1, 1, 1)), r"stride.*2 values.*\[1, 1, 1\]"),
+    "no stride": (lambda f: f.conv2d(X, W, stride=[]), r"stride.*\[\]"),
+    "dilation 0": (lambda f: f.conv2d(X, W, dilation=0), r"non-positive dilation.*dilation=\[0, 0\]"),
+    "negative padding": (lambda f: f.conv2d(X, W, padding=-1), r"negative padding.*-1"),
+    "three paddings": (lambda f: f.conv2d(X, W, padding=(1, 1, 1)), r"padding.*2 values.*\[1, 1, 1\]"),
+    "unknown padding": (lambda f: f.conv2d(X, W, padding="full"), r"padding.*'full'.*'valid' or 'same'"),
+    "'same' with a stride": (lambda f: f.conv2d(X, W, padding="same", stride=2), r"padding='same'.*strided"),
+    # --- conv2d: types ---
+    "float stride": (lambda f: f.conv2d(X, W, stride=1.5), r"stride.*1\.5"),
+    "bool stride": (lambda f: f.conv2d(X, W, stride=True), r"stride.*True"),
+    "str stride": (lambda f: f.conv2d(X, W, stride="2"), r"stride.*'2'"),
+    "float padding": (lambda f: f.conv2d(X, W, padding=0.5), r"padding.*0\.5"),
+    "float dilation": (lambda f: f.conv2d(X, W, dilation=1.5), r"dilation.*1\.5"),
+    "float groups": (lambda f: f.conv2d(X, W, groups=1.5), r"groups.*1\.5"),
+    "bool groups": (lambda f: f.conv2d(X, W, groups=True), r"groups.*True"),
+    "list for input": (lambda f: f.conv2d([1], W), r"'input'.*must be Tensor, not list"),
+    "None for weight": (lambda f: f.conv2d(X, None), r"'weight'.*must be Tensor, not NoneType"),
+    "list for bias": (lambda f: f.conv2d(X, W, [1]), r"'bias'.*must be Tensor, not list"),
+    "unknown keyword": (lambda f: f.conv2d(X, W, strides=1), r"strides"),
+    # --- conv2d: dtypes ---
+    "dtype of weight": (lambda f: f.conv2d(X, W.double()), r"input.*float32.*weight.*float64.*same"),
+    "dtype of bias": (lambda f: f.conv2d(X, W, B.double()), r"input.*float32.*bias.*float64.*same"),
+    "bool tensors": (lambda f: f.conv2d(X.bool(), W.bool()), r"not implemented for.*bool"),
+    "8-bit floats": (
+        lambda f: f.conv2d(X.to(torch.float8_e4m3fn), W.to(torch.float8_e4m3fn)),
+        r"not implemented for.*float8",
+    ),
+    # --- max_pool2d ---
+    "pool: 2-D input": (lambda f: f.max_pool2d(X[0, 0], 2), r"input.*\[7, 7\]"),
+    "pool: 5-D input": (lambda f: f.max_pool2d(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
+    "pool: kernel -1": (lambda f: f.max_pool2d(X, -1), r"kernel_size.*-1"),
+    "pool: kernel 0": (lambda f: f.max_pool2d(X, 0), r"kernel_size.*0"),
+    "pool: three kernels": (lambda f: f.max_pool2d(X, (2, 2, 2)), r"kernel_size.*\[2, 2, 2\]"),
+    "pool: float kernel": (lambda f: f.max_pool2d(X, 2.5), r"kernel_size.*2\.5"),
+    "pool: str kernel": (lambda f: f.max_pool2d(X, "2"), r"kernel_size.*'2'"),
+    "pool: stride 0": (lambda f: f.max_pool2d(X, 2, 0), r"stride.*0"),
+    "pool: stride -1": (lambda f: f.max_pool2d(X, 2, -1), r"stride.*-1"),
+    "pool: three strides": (lambda f: f.max_pool2d(X, 2, (1, 1, 1)), r"stride.*\[1, 1, 1\]"),
+    "pool: dilation 0": (lambda f: f.max_pool2d(X, 2, dilation=0), r"dilation.*0"),
+    "pool: padding -1": (lambda f: f.max_pool2d(X, 2, padding=-1), r"padding.*-1"),
+    "pool: padding over half": (lambda f: f.max_pool2d(X, 2, padding=2), r"at most half.*pad=2.*kernel_size=2"),
+    "pool: padding over half, dilated": (
+        lambda f: f.max_pool2d(X, 3, padding=2, dilation=2),
+        r"half.*pad=2.*kernel_size=3",
+    ),
+    "pool: str padding": (lambda f: f.max_pool2d(X, 2, padding="same"), r"padding.*'same'"),
+    "pool: window too large": (lambda f: f.max_pool2d(X, 9), r"input size.*output size.*too small"),
+    "pool: no channels": (lambda f: f.max_pool2d(X[:, :0], 2), r"\[2, 0, 7, 7\]"),
+    "pool: empty picture": (lambda f: f.max_pool2d(X[..., :0], 2), r"\[2, 4, 7, 0\]"),
+    "pool: bool input": (lambda f: f.max_pool2d(X.bool(), 2), r"not implemented for.*bool"),
+    "pool: complex input": (lambda f: f.max_pool2d(X.cfloat(), 2), r"not implemented for.*complex"),
+    "pool: list for input": (lambda f: f.max_pool2d([1], 2), r"'input'.*must be Tensor, not list"),
+    # --- unfold and fold ---
+    "unfold: 5-D input": (lambda f: f.unfold(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
+    "unfold: kernel 0": (lambda f: f.unfold(X, 0), r"kernel_size.*0"),
+    "unfold: three kernels": (lambda f: f.unfold(X, (2, 2, 2)), r"kernel_size.*\[2, 2, 2\]"),
+    "unfold: stride 0": (lambda f: f.unfold(X, 2, stride=0), r"stride.*0"),
+    "unfold: dilation 0": (lambda f: f.unfold(X, 2, dilation=0), r"dilation.*0"),
+    "unfold: padding -1": (lambda f: f.unfold(X, 2, padding=-1), r"padding.*-1"),
+    "unfold: kernel too large": (lambda f: f.unfold(X, 9), r"\(?7.*7.*9.*9"),
+    "unfold: no channels": (lambda f: f.unfold(X[:, :0], 2), r"\[2, 0, 7, 7\]"),
+    "unfold: int input": (lambda f: f.unfold(X.int(), 2), r"not implemented for.*int32"),
+    "fold: number of blocks": (lambda f: f.fold(COLUMNS, (8, 7), 2), r"7 [x*] 6.*36"),
+    "fold: channels": (lambda f: f.fold(COLUMNS, (7, 7), (5, 1)), r"divisible.*kernel_size.*12.*5"),
+    "fold: 4-D input": (lambda f: f.fold(COLUMNS[None], (7, 7), 2), r"input.*\[1, 2, 12, 36\]"),
+    "fold: 1-D input": (lambda f: f.fold(COLUMNS[0, 0], (7, 7), 2), r"input.*\[36\]"),
+    "fold: three sizes": (lambda f: f.fold(COLUMNS, (7, 7, 7), 2), r"output_size.*\[7, 7, 7\]"),
+    "fold: kernel larger than output": (lambda f: f.fold(COLUMNS, (1, 1), 2), r"1.*1.*2.*2"),
+    "fold: int input": (lambda f: f.fold(COLUMNS.int(), (7, 7), 2), r"not implemented for.*int32"),
+    # --- relu ---
+    "relu: complex input": (lambda f: f.relu(X.cfloat()), r"not implemented for.*complex"),
+    "relu: list for input": (lambda f: f.relu([1]), r"'input'.*must be Tensor, not list"),
+    "relu: in place on a leaf": (lambda f: f.relu(X.clone().requires_grad_(), inplace=True), r"leaf.*in-place"),
+    "relu: in place on an expanded tensor": (
+        lambda f: f.relu(torch.zeros(3, 1).expand(3, 4), inplace=True),
+        r"single memory location",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_class_is_torchs_and_message_names_the_argument(call, message):
+    with pytest.raises(Exception) as theirs:
+        call(F)
+    with pytest.raises(theirs.type, match=message) as ours:
+        call(TF)
+    assert ours.type is theirs.type
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.complex64], ids=str)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: TF.conv2d(x, w),
+        lambda x, w: TF.conv2d_bias_relu(x, w),
+        lambda x, w: TF.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
+        lambda x, w: TF.max_pool2d(x, 2),
+        lambda x, w: TF.relu(x),
+        lambda x, w: TF.unfold(x, 2),
+        lambda x, w: TF.fold(x[0, :, :6, :6].reshape(4, 36), (7, 7), 2),
+    ],
+    ids=["conv2d", "conv2d_bias_relu", "conv2d_bias_relu_max_pool2d", "max_pool2d", "relu", "unfold", "fold"],
+)
+def test_dtypes_we_do_not_serve(call, dtype):
+    """torch's CPU kernels take some of these; ours say which four they take."""
+    with pytest.raises(NotImplementedError, match=r"float16, bfloat16, float32 or float64"):
+        call(X.to(dtype), W.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "convolve",
+    [TF.conv2d, TF.conv2d_bias_relu, lambda *t, **k: TF.conv2d_bias_relu_max_pool2d(*t, pool_kernel_size=2, **k)],
+    ids=["conv2d", "conv2d_bias_relu", "conv2d_bias_relu_max_pool2d"],
+)
+class TestEveryConvolution:
+    def test_unknown_algorithm(self, convolve):
+        with pytest.raises(ValueError, match=r"auto, direct, im2col, implicit_gemm.*'winograd'"):
+            convolve(X, W, algorithm="winograd")
+
+    def test_two_devices(self, convolve):
+        with pytest.raises(RuntimeError, match=r"same device.*cpu \(input\) and meta \(weight\)"):
+            convolve(X, W.to("meta"))
+        with pytest.raises(RuntimeError, match=r"same device.*cpu \(input\) and meta \(bias\)"):
+            convolve(X, W, B.to("meta"))
+
+    def test_rank_names_the_operator(self, convolve):
+        with pytest.raises(RuntimeError, match=r"input to conv2d"):
+            convolve(X[0, 0], W)
+
+
+def test_fused_pool_names_its_own_arguments():
+    with pytest.raises(RuntimeError, match=r"kernel_size.*\[2, 2, 2\]"):
+        TF.conv2d_bias_relu_max_pool2d(X, W, pool_kernel_size=(2, 2, 2))
+    with pytest.raises(RuntimeError, match=r"at most half.*pad=2"):
+        TF.conv2d_bias_relu_max_pool2d(X, W, pool_kernel_size=2, pool_padding=2)
+    with pytest.raises(TypeError, match=r"pool_kernel_size"):
+        TF.conv2d_bias_relu_max_pool2d(X, W)
+
+
+def test_gradient_of_another_shape():
+    """The operators are public as torch.ops.tritonconv: a dy that does not fit must not be read beyond its end."""
+    dy = torch.zeros(2, 4, 4, 5)
+    conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.conv2d_dgrad(dy, W, [7, 7], *conv, False, "auto")
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.conv2d_wgrad(dy, X, [3, 3], *conv, True, False, "auto")

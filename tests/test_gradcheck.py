@@ -1,0 +1,128 @@
+"""First and second derivatives against finite differences, in float64."""
+
+import pytest
+import torch
+from oracle import ALGORITHMS, Case
+from torch.autograd import forward_ad
+
+from tritonconv import functional as TF
+
+TINY = (
+    Case("bias", "all three gradients", N=2, C_in=1, H=3, W=2, C_out=2, R=2, S=2, padding=1),
+    Case(
+        "stride and dilation",
+        "they share no factor",
+        N=1,
+        C_in=1,
+        H=5,
+        W=6,
+        C_out=2,
+        R=2,
+        S=2,
+        stride=(2, 3),
+        dilation=(3, 2),
+    ),
+    Case("groups", "two channels a group", N=1, C_in=4, H=3, W=3, C_out=2, R=2, S=2, groups=2, padding=(1, 0)),
+    Case("depthwise", "with a multiplier, no bias", N=1, C_in=2, H=3, W=3, C_out=4, R=2, S=2, groups=2, bias=False),
+    Case("unbatched", "'same' with an even filter", N=None, C_in=1, H=3, W=4, C_out=2, R=2, S=2, padding="same"),
+)
+POOLS = (
+    dict(kernel_size=2),
+    dict(kernel_size=(3, 2), stride=(1, 2), padding=1),
+    dict(kernel_size=2, stride=1, dilation=2),
+    dict(kernel_size=3, stride=2, ceil_mode=True),
+)
+PATCHES = (dict(kernel_size=2, stride=(1, 2), padding=1), dict(kernel_size=(1, 2), dilation=(1, 2)))
+
+by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+by_case = pytest.mark.parametrize("c", TINY, ids=str)
+
+
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["along a direction", "every entry"])
+def check(request):
+    """gradcheck and gradgradcheck: along a random direction, which a wrong entry turns too, or entry by entry."""
+
+    def run(function, *tensors: torch.Tensor | None) -> None:
+        leaves = [None if t is None else t.requires_grad_() for t in tensors]
+        assert torch.autograd.gradcheck(function, leaves, fast_mode=request.param)
+        assert torch.autograd.gradgradcheck(function, leaves, fast_mode=request.param)
+
+    return run
+
+
+def distinct(*shape: int, device) -> torch.Tensor:
+    """A shuffle of values 0.1 apart, none within 0.05 of 0: a step of 1e-6 crosses no kink of ReLU or maximum."""
+    n = torch.Size(shape).numel()
+    return ((torch.randperm(n) - n // 2 + 0.5) / 10).reshape(shape).to(device, torch.float64)
+
+
+@by_algorithm
+@by_case
+def test_conv2d(c, algorithm, device, check):
+    check(lambda *t: TF.conv2d(*t, **c.arguments, algorithm=algorithm), *c.tensors(torch.float64, device))
+
+
+def away_from_kinks(c: Case, device) -> list:
+    """Small weights and a bias of ±1: about half of the channels are dead everywhere, none is near 0."""
+    x, w, _ = c.tensors(torch.float64, device)
+    b = torch.ones(c.C_out, dtype=torch.float64, device=device)
+    b[::2] = -1
+    return [x, w / 10, b]
+
+
+@by_algorithm
+def test_conv2d_bias_relu(algorithm, device, check):
+    c = TINY[0]
+    check(lambda *t: TF.conv2d_bias_relu(*t, **c.arguments, algorithm=algorithm), *away_from_kinks(c, device))
+
+
+@by_algorithm
+@pytest.mark.parametrize("pool", [POOLS[0], POOLS[1]], ids=str)
+def test_conv2d_bias_relu_max_pool2d(pool, algorithm, device, check):
+    c = Case("fused", "a picture with several windows", N=1, C_in=2, H=5, W=4, C_out=2, R=2, S=2, padding=1)
+    pool = {f"pool_{name}": value for name, value in pool.items()}
+
+    def fused(*t):
+        return TF.conv2d_bias_relu_max_pool2d(*t, **c.arguments, **pool, algorithm=algorithm)
+
+    check(fused, *away_from_kinks(c, device))
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_max_pool2d(pool, device, check):
+    check(lambda x: TF.max_pool2d(x, **pool), distinct(2, 2, 4, 5, device=device))
+
+
+def test_relu(device, check):
+    check(TF.relu, distinct(2, 3, 4, device=device))
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=str)
+def test_unfold(patch, device, check):
+    check(lambda x: TF.unfold(x, **patch), distinct(2, 2, 3, 4, device=device))
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=str)
+def test_fold(patch, device, check):
+    columns = TF.unfold(distinct(2, 2, 3, 4, device=device), **patch)
+    check(lambda t: TF.fold(t, (3, 4), **patch), columns.detach())
+
+
+FUNCTIONS = {
+    "conv2d": lambda x, w: TF.conv2d(x, w),
+    "conv2d_bias_relu": lambda x, w: TF.conv2d_bias_relu(x, w),
+    "conv2d_bias_relu_max_pool2d": lambda x, w: TF.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
+    "max_pool2d": lambda x, w: TF.max_pool2d(x, 2),
+    "relu": lambda x, w: TF.relu(x),
+    "unfold": lambda x, w: TF.unfold(x, 2),
+    "fold": lambda x, w: TF.fold(x.flatten(2), (5, 6), (2, 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its own forward rules
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_forward_mode_is_refused(function, device):
+    """A tangent that is dropped in silence would be a zero derivative."""
+    x, w = torch.rand(1, 4, 4, 6, device=device), torch.rand(2, 4, 2, 2, device=device)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        function(forward_ad.make_dual(x, torch.ones_like(x)), w)

@@ -1,0 +1,258 @@
+"""One kernel, two lives: what the interpreter must get right, what it must leave alone, and compiling without a GPU."""
+
+import math
+
+import pytest
+import torch
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.runtime import interpreter
+from triton.runtime.jit import JITFunction
+
+from tritonconv import functional as TF
+from tritonconv import jit as tjit
+from tritonconv import tuning
+from tritonconv.jit import jit
+
+SM_90 = GPUTarget("cuda", 90, 32)
+only_interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="about the interpreter")
+
+
+@jit
+def dot_kernel(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):
+    i = tl.arange(0, SIZE)
+    offs = i[:, None] * SIZE + i[None, :]
+    acc = tl.dot(tl.load(a_ptr + offs), tl.load(b_ptr + offs), input_precision="ieee")
+    tl.store(out_ptr + offs, acc)
+
+
+@jit
+def cast_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i).to(out_ptr.dtype.element_ty))
+
+
+@jit
+def count_kernel(n_ptr, out_ptr, n):
+    """Loops to n, by 3 to n, and to a number read from memory."""
+    total = 0
+    for i in range(n):
+        total += i
+    for i in tl.range(1, n, 3):
+        total += 1000 * i
+    for _ in range(tl.load(n_ptr)):
+        total += 1000000
+    tl.store(out_ptr, total)
+
+
+@jit
+def halve(x):
+    return x / 2, x * 2
+
+
+@jit
+def halve_and_sum(x, SCALE: tl.constexpr):
+    half, twice = halve(x)
+    return (half + twice) * SCALE
+
+
+@jit
+def helper_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, halve_and_sum(tl.load(x_ptr + i), SCALE=2))
+
+
+@jit
+def broadcast_kernel(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Arithmetic, comparison and a masked store on values that are broadcast along rows, columns and both."""
+    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    row = tl.load(x_ptr + j)[None, :] + tl.zeros((ROWS, COLUMNS), tl.float32)
+    column = tl.broadcast_to((i * 10).to(tl.float32)[:, None], (ROWS, COLUMNS))
+    acc = tl.full((ROWS, COLUMNS), 1.0, tl.float32)
+    before = acc
+    acc += row * column
+    acc = tl.where((i[:, None] > 0) & (row > 0), acc, before - 5)
+    offs = i[:, None] * COLUMNS + j[None, :]
+    tl.store(out_ptr + offs, acc)
+    tl.store(out_ptr + offs, tl.full((ROWS, COLUMNS), 7.0, tl.float32), mask=(j[None, :] == 0) & (i[:, None] >= 0))
+
+
+@jit
+def product_kernel(out_ptr, n, OFFSET: tl.constexpr):
+    tl.store(out_ptr, tl.full((), 3, OFFSET) * n)
+
+
+@jit
+def copy_kernel(x_ptr, out_ptr, n, mask_from, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i, mask=i < mask_from, other=-1.0), mask=i < n)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_dot(dtype, device):
+    a, b = torch.randn(2, 16, 16).to(device, dtype)
+    out = torch.empty(16, 16, device=device)
+    dot_kernel[(1,)](a, b, out, SIZE=16)
+    torch.testing.assert_close(out, a.float() @ b.float())
+
+
+def test_bfloat16_rounds_to_nearest_even(device):
+    """Also at ties, where bits are dropped from the largest number, and NaN stays NaN."""
+    special = [1.0, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, -3.4e38, math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-45]
+    x = torch.cat([torch.tensor(special), torch.randn(244) * 10 ** torch.randn(244), torch.tensor([math.nan])]).to(
+        device
+    )
+    out = torch.empty(256, dtype=torch.bfloat16, device=device)
+    cast_kernel[(1,)](x, out, BLOCK=256)
+    assert out[-1].isnan()
+    assert torch.equal(out[:-1].view(torch.int16), x.bfloat16()[:-1].view(torch.int16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_casts_between_bfloat16_and_others(dtype, device):
+    x = torch.randn(64, device=device).bfloat16()
+    out = torch.empty(64, dtype=dtype, device=device)
+    cast_kernel[(1,)](x, out, BLOCK=64)
+    assert torch.equal(out, x.to(dtype))
+    back = torch.empty_like(x)
+    cast_kernel[(1,)](torch.randn(64, device=device).to(dtype), back, BLOCK=64)
+    assert back.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_run_time_loop_bounds(n, device):
+    out = torch.empty(1, dtype=torch.int64, device=device)
+    count_kernel[(1,)](torch.tensor([n], dtype=torch.int32, device=device), out, n)
+    assert out.item() == sum(range(n)) + 1000 * sum(range(1, n, 3)) + 1000000 * n
+
+
+def test_helpers_call_helpers(device):
+    x = torch.randn(8, device=device)
+    out = torch.empty_like(x)
+    helper_kernel[(1,)](x, out, BLOCK=8)
+    torch.testing.assert_close(out, 5 * x)
+
+
+def test_broadcast_arithmetic(device):
+    x = torch.tensor([1.0, -2, 3, -4], device=device)
+    out = torch.empty(8, 4, device=device)
+    broadcast_kernel[(1,)](x, out, ROWS=8, COLUMNS=4)
+    i = torch.arange(8.0, device=device)[:, None]
+    expected = torch.where((i > 0) & (x > 0), 1 + 10 * i * x, torch.tensor(-4.0, device=device))
+    expected[:, 0] = 7
+    assert torch.equal(out, expected)
+
+
+# --- what the interpreter checks ---
+
+
+@only_interpreted
+@pytest.mark.parametrize(("offset", "fails"), [(tl.int32, True), (tl.int64, False)], ids=["32 bits", "64 bits"])
+def test_overflow_is_seen_when_asked_for(offset, fails, device, monkeypatch):
+    out = torch.empty(1, dtype=torch.int64, device=device)
+    if fails:
+        with pytest.raises(Exception, match="overflow"):
+            product_kernel[(1,)](out, 2**30, OFFSET=offset)
+        monkeypatch.setattr(tjit, "sanitize_overflow", False)
+    product_kernel[(1,)](out, 2**30, OFFSET=offset)
+    assert out.item() == (3 * 2**30 - 2**32 if fails else 3 * 2**30)
+
+
+@only_interpreted
+def test_access_outside_a_tensor_raises(device):
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)  # masked out: fine
+    assert out.tolist() == [1] * 4 + [-1] * 4
+    with pytest.raises(IndexError, match="outside the tensor"):
+        copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
+    with pytest.raises(IndexError, match="outside the tensor"):
+        copy_kernel[(1,)](out, x, 5, 8, BLOCK=8)
+
+
+def test_two_devices_are_refused(device):
+    with pytest.raises(RuntimeError, match=r"same device.*two devices.* and meta"):
+        copy_kernel[(1,)](torch.ones(4, device=device), torch.ones(4, device="meta"), 4, 4, BLOCK=4)
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(NotImplementedError, match=r"copy_kernel.*'meta'.*'cpu' or 'cuda'"):
+        copy_kernel[(1,)](torch.ones(4, device="meta"), torch.ones(4, device="meta"), 4, 4, BLOCK=4)
+
+
+# --- what it leaves alone ---
+
+
+def language() -> dict[tuple, object]:
+    """Every attribute of what the interpreter patches."""
+    builder = interpreter.interpreter_builder
+    owners = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, JITFunction, builder)
+    return {
+        (id(owner), name): getattr(owner, name) for owner in owners for name in dir(owner) if name != "__annotations__"
+    }
+
+
+@only_interpreted
+def test_the_language_is_unpatched_after_a_launch_and_after_a_failure(device):
+    before = language()
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert language() == before
+    with pytest.raises(IndexError):
+        copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
+    assert language() == before
+
+
+@only_interpreted
+def test_a_failing_launch_does_not_spoil_the_next(device):
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    with pytest.raises(IndexError):
+        copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert out.sum() == 0
+
+
+# --- compiling without a GPU ---
+
+
+def record(dtype: torch.dtype, algorithm: str) -> list[tjit.Launch]:
+    x, w, b = (torch.empty(shape, dtype=dtype).requires_grad_() for shape in ((2, 32, 9, 9), (32, 32, 3, 3), (32,)))
+    with tuning.target("sm_90"), tjit.record_launches() as launches:
+        y = TF.conv2d(x, w, b, padding=1, algorithm=algorithm)
+        torch.autograd.grad(y, [x, w, b], torch.empty_like(y))
+    return launches
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
+def test_forward_dgrad_and_wgrad_compile_for_hopper(algorithm, dtype):
+    launches = {launch.kernel.fn.__name__: launch for launch in record(dtype, algorithm)}
+    assert set(launches) >= {f"{algorithm}_{which}_kernel" for which in ("forward", "dgrad", "wgrad")}
+    for launch in launches.values():
+        assert len(tjit.compile_launch(launch, SM_90).asm["cubin"]) > 0
+
+
+def test_recorded_launches_do_not_run(device):
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    with tjit.record_launches() as launches:
+        copy_kernel[(3, 2)](x, out, 8, mask_from=4, BLOCK=8, num_warps=2)
+    assert out.eq(0).all()
+    (launch,) = launches
+    assert (launch.kernel, launch.grid, launch.options["num_warps"]) == (copy_kernel, (3, 2), 2)
+    assert {name: launch.arguments[name] for name in ("n", "mask_from", "BLOCK")} == {
+        "n": 8,
+        "mask_from": 4,
+        "BLOCK": 8,
+    }
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert out.ne(0).all()
+
+
+def test_interpreting_and_compiling_alternate(device):
+    x = torch.randn(8, device=device)
+    for _ in range(2):
+        out = torch.empty_like(x)
+        helper_kernel[(1,)](x, out, BLOCK=8)
+        torch.testing.assert_close(out, 5 * x)
+        with tjit.record_launches() as launches:
+            helper_kernel[(1,)](x, out, BLOCK=8)
+        assert "cubin" in tjit.compile_launch(launches[0], SM_90).asm

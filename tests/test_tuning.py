@@ -1,0 +1,79 @@
+"""The choice of tiles: legal for every size, the same for every batch, and torch's switch for TF32."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from triton import next_power_of_2
+
+from tritonconv import tuning
+from tritonconv.geometry import DTYPES
+
+GEMMS = ("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad")
+ARCHITECTURES = ("interpreter", "sm_80", "sm_90", "sm_100", "gfx942")
+TRITON_MAX_TENSOR_NUMEL = 2**20
+
+
+def pick(operator: str, architecture: str, dtype: torch.dtype = torch.float32, **sizes) -> dict:
+    if operator == "implicit_gemm_forward":
+        sizes = {"pooled": False, **sizes}
+    with tuning.target(architecture):
+        return tuning.pick(operator, torch.empty(1, 1, 1, 1, dtype=dtype), **sizes)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@given(
+    operator=st.sampled_from(GEMMS),
+    dtype=st.sampled_from(DTYPES),
+    pixels=st.integers(1, 10**7),
+    C_in=st.integers(1, 3000),
+    C_out=st.integers(1, 3000),
+    taps=st.integers(1, 121),
+)
+def test_tiles_are_legal(architecture, operator, dtype, pixels, C_in, C_out, taps):
+    """Powers of two, no tile over Triton's limit, and on a GPU no side under the 16 that tl.dot wants."""
+    tile = pick(operator, architecture, dtype, pixels=pixels, C_in=C_in, C_out=C_out, taps=taps)
+    blocks = [tile[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
+    assert all(block == next_power_of_2(block) for block in blocks)
+    assert max(math.prod(sides) for sides in itertools.combinations(blocks, 2)) <= TRITON_MAX_TENSOR_NUMEL
+    if architecture != "interpreter":
+        assert min(blocks) >= 16
+        assert {"num_warps", "num_stages"} <= set(tile)
+
+
+@pytest.mark.parametrize("operator", GEMMS)
+def test_tiles_of_a_gpu_do_not_depend_on_the_batch(operator):
+    """Or a last, smaller batch would compile every kernel anew."""
+    tiles = [pick(operator, "sm_90", pixels=n * 28 * 28, C_in=32, C_out=64, taps=9) for n in (64, 63, 17)]
+    assert tiles[0] == tiles[1] == tiles[2]
+
+
+@pytest.mark.parametrize("architecture", ["interpreter", "sm_90"])
+@given(programs=st.integers(1, 1000), steps=st.integers(0, 10000))
+def test_splits_cover_every_step(architecture, programs, steps):
+    with tuning.target(architecture):
+        splits, each = tuning.split_k(torch.empty(1), programs, steps)
+    assert splits >= 1 and splits * each >= steps
+
+
+def test_target_is_restored_after_an_error():
+    x = torch.empty(1)
+    with pytest.raises(KeyError), tuning.target("sm_90"):
+        assert tuning.architecture(x.device) == "sm_90"
+        raise KeyError
+    assert tuning.architecture(x.device) == "interpreter"
+
+
+def test_products_follow_torchs_switch(monkeypatch):
+    """TF32 where torch allows it for convolutions; else three TF32 products, or none of them on AMD."""
+    x = torch.empty(1)
+    with tuning.target("sm_90"):
+        assert tuning.dot_precision(x) == "tf32x3"  # the tests switch TF32 off
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        assert tuning.dot_precision(x) == "tf32"
+        assert tuning.dot_precision(x.double()) == "ieee"
+    with tuning.target("gfx942"):
+        assert tuning.dot_precision(x) == "ieee"

@@ -1,0 +1,380 @@
+"""The shape of a problem, known in one place: sizes, padding, memory format, and every argument error.
+
+Sizes carry CUTLASS's and cuDNN's letters: an input (N, C_in, H, W), a filter (C_out, C_in / groups, R, S), an output
+(N, C_out, P, Q). Spatial quantities are tuples with one entry an axis, so that nothing here counts on two of them.
+Errors are torch's for the same mistake: RuntimeError for sizes, TypeError for types, NotImplementedError for dtypes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.autograd import forward_ad
+
+Sizes = tuple[int, ...]
+
+ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# A kernel counts on to the end of its last tile, of at most 2**20 elements.
+MAX_OFFSET_32 = 2**31 - 2**20 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvGeometry:
+    """A convolution's sizes. Stride, padding (before, after) and dilation are in elements, one entry an axis."""
+
+    N: int
+    C_in: int
+    C_out: int
+    groups: int
+    input_size: Sizes  # (H, W)
+    filter_size: Sizes  # (R, S)
+    output_size: Sizes  # (P, Q)
+    stride: Sizes
+    padding: tuple[tuple[int, int], ...]
+    dilation: Sizes
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.filter_size)
+
+    @property
+    def input_shape(self) -> Sizes:
+        return (self.N, self.C_in, *self.input_size)
+
+    @property
+    def filter_shape(self) -> Sizes:
+        return (self.C_out, self.C_in // self.groups, *self.filter_size)
+
+    @property
+    def output_shape(self) -> Sizes:
+        return (self.N, self.C_out, *self.output_size)
+
+    @property
+    def columns_shape(self) -> Sizes:
+        """The unfolded input as a picture: (N, C_in · taps, P, Q)."""
+        return (self.N, self.C_in * self.taps, *self.output_size)
+
+    def on_columns(self) -> "ConvGeometry":
+        """The same convolution as the product of the filter matrix with the unfolded input: a pointwise one."""
+        rank = len(self.filter_size)
+        return dataclasses.replace(
+            self,
+            C_in=self.C_in * self.taps,
+            input_size=self.output_size,
+            filter_size=(1,) * rank,
+            stride=(1,) * rank,
+            padding=((0, 0),) * rank,
+            dilation=(1,) * rank,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolGeometry:
+    """A pooling window over a picture; a place is an element of the window, numbered row by row."""
+
+    kernel: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    input_size: Sizes
+    output_size: Sizes
+
+    @property
+    def places(self) -> int:
+        return math.prod(self.kernel)
+
+    @property
+    def code_dtype(self) -> torch.dtype:
+        """The dtype that can name every place, and one value more for "no gradient": see `no_place`."""
+        return torch.uint8 if self.places <= 255 else torch.int32
+
+    @property
+    def no_place(self) -> int:
+        return 255 if self.places <= 255 else self.places
+
+
+def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
+    """One entry an axis from an integer, a sequence of one, or a sequence of `rank`."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if not all(isinstance(v, int | torch.SymInt) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"{name} must be an integer or a tuple of {rank} integers, but got {name}={value!r}")
+    if len(values) == 1:
+        values = (values[0],) * rank
+    if len(values) != rank:
+        raise RuntimeError(
+            f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
+            f"dimensions, but got {name}={list(values)}"
+        )
+    return tuple(values)
+
+
+def _require_least(name: str, values: Sequence[int], least: int) -> None:
+    if min(values) < least:
+        word = "negative" if least == 0 else "non-positive"
+        raise RuntimeError(f"{word} {name} is not supported, but got {name}={list(values)}")
+
+
+def as_padding(padding: int | str | Sequence[int], filter_size: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
+    """Padding before and after each axis, flat; 'same' puts the odd element after, as torch does."""
+    rank = len(filter_size)
+    if padding == "valid":
+        return (0,) * (2 * rank)
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
+        total = [d * (r - 1) for d, r in zip(dilation, filter_size, strict=True)]
+        return tuple(pad for t in total for pad in (t // 2, t - t // 2))
+    if isinstance(padding, str):
+        raise RuntimeError(f"Invalid padding string: {padding!r}, expected 'valid' or 'same'")
+    pads = as_sizes("padding", padding, rank)
+    _require_least("padding", pads, 0)
+    return tuple(pad for p in pads for pad in (p, p))
+
+
+def require_batch(operator: str, x: torch.Tensor, rank: int) -> tuple[torch.Tensor, bool]:
+    """(N, C, ...) from an input that may lack N, and whether it lacked it."""
+    require_tensor(operator, "input", x)
+    if x.dim() not in (rank + 1, rank + 2):
+        raise RuntimeError(
+            f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {operator}, "
+            f"but got input of size: {list(x.shape)}"
+        )
+    unbatched = x.dim() == rank + 1
+    return (x.unsqueeze(0) if unbatched else x), unbatched
+
+
+def require_tensor(operator: str, name: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{operator}(): argument '{name}' must be Tensor, not {type(value).__name__}")
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        raise NotImplementedError(f"{operator}(): forward-mode differentiation is not implemented, but {name} is dual")
+
+
+def require_count(operator: str, name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{operator}(): argument '{name}' must be int, but got {name}={value!r}")
+
+
+def require_filter(operator: str, w: torch.Tensor, rank: int) -> None:
+    require_tensor(operator, "weight", w)
+    if w.dim() != rank + 2:
+        raise RuntimeError(f"Expected weight of {rank + 2} dimensions, but got weight of size {list(w.shape)}")
+
+
+def require_algorithm(algorithm: str) -> None:
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, but got algorithm={algorithm!r}")
+
+
+def require_tensors(operator: str, **tensors: torch.Tensor | None) -> None:
+    """One supported dtype and one device for all; the first names what the others must be."""
+    given = [(name, t) for name, t in tensors.items() if t is not None]
+    first_name, first = given[0]
+    if first.dtype not in DTYPES:
+        raise NotImplementedError(
+            f'"{operator}" not implemented for {first.dtype}: expected {first_name} in float16, bfloat16, float32 or '
+            "float64"
+        )
+    for name, t in given[1:]:
+        if t.device != first.device:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"{first.device} ({first_name}) and {t.device} ({name})!"
+            )
+        if t.dtype != first.dtype:
+            raise RuntimeError(
+                f"{first_name} type ({first.dtype}) and {name} type ({t.dtype}) should be the same in {operator}"
+            )
+
+
+def conv_geometry(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    b_shape: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> ConvGeometry:
+    """The geometry of a convolution of a batched input; `padding` is flat, before and after each axis.
+
+    Raises:
+        RuntimeError: the sizes do not go together; the message names the argument, its value and what would be right.
+    """
+    if groups <= 0:
+        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
+    _require_least("stride", stride, 1)
+    _require_least("dilation", dilation, 1)
+    _require_least("padding", padding, 0)
+    if len(x_shape) != len(w_shape):
+        raise RuntimeError(
+            f"Expected weight of {len(x_shape)} dimensions for an input of size {list(x_shape)}, "
+            f"but got weight of size {list(w_shape)}"
+        )
+    N, C_in, *input_size = x_shape
+    C_out, C_group, *filter_size = w_shape
+    if C_out < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
+            f"but got weight of size {list(w_shape)} instead"
+        )
+    if C_out % groups != 0:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size {list(w_shape)} instead"
+        )
+    if C_in != C_group * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {list(w_shape)}, expected input{list(x_shape)} to have "
+            f"{C_group * groups} channels, but got {C_in} channels instead"
+        )
+    if C_group == 0 or min(filter_size) == 0:
+        raise RuntimeError(f"weight must have no empty dimension, but got weight of size {list(w_shape)}")
+    if b_shape is not None and tuple(b_shape) != (C_out,):
+        raise RuntimeError(
+            f"Given weight of size {list(w_shape)}, expected bias to be 1-dimensional with {C_out} elements, "
+            f"but got bias of size {list(b_shape)} instead"
+        )
+    if min(input_size) == 0:
+        raise RuntimeError(f"Only zero batch inputs are supported, but got input shape: {list(x_shape)}")
+    pads = tuple(zip(padding[::2], padding[1::2], strict=True))
+    padded = [size + before + after for size, (before, after) in zip(input_size, pads, strict=True)]
+    reach = [d * (r - 1) + 1 for d, r in zip(dilation, filter_size, strict=True)]
+    if any(p < r for p, r in zip(padded, reach, strict=True)):
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({_by(padded)}). Kernel size: ({_by(reach)}). "
+            "Kernel size can't be greater than actual input size"
+        )
+    output_size = tuple((p - r) // s + 1 for p, r, s in zip(padded, reach, stride, strict=True))
+    sizes = (tuple(input_size), tuple(filter_size), output_size)
+    return ConvGeometry(N, C_in, C_out, groups, *sizes, tuple(stride), pads, tuple(dilation))
+
+
+def unfold_geometry(
+    x_shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> ConvGeometry:
+    """Unfolding as a convolution whose C · R · S filters each pick one element of the patch.
+
+    Raises:
+        RuntimeError: the sizes do not go together.
+    """
+    _require_least("kernel_size", kernel, 1)
+    if min(x_shape[1:]) == 0:
+        raise RuntimeError(f"Expected an input with no empty dimension but the batch, but got: {list(x_shape)}")
+    w_shape = (x_shape[1] * math.prod(kernel), x_shape[1], *kernel)
+    return conv_geometry(x_shape, w_shape, None, stride, padding, dilation, 1)
+
+
+def fold_geometry(
+    columns_shape: Sequence[int],
+    output_size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> ConvGeometry:
+    """The geometry that unfolds to columns of (N, C · R · S, L) or (N, C · R · S, P, Q).
+
+    Raises:
+        RuntimeError: the sizes do not go together.
+    """
+    _require_least("kernel_size", kernel, 1)
+    N, J, *places = columns_shape
+    if J == 0 or J % math.prod(kernel) != 0:
+        raise RuntimeError(
+            "Expected size of input's dimension 1 to be divisible by the product of kernel_size, "
+            f"but got input.size(1)={J} and kernel_size={tuple(kernel)}"
+        )
+    x_shape = (N, J // math.prod(kernel), *output_size)
+    geometry = unfold_geometry(x_shape, kernel, stride, padding, dilation)
+    blocks = math.prod(geometry.output_size)
+    if math.prod(places) != blocks:
+        raise RuntimeError(
+            f"Given output_size={tuple(output_size)}, kernel_size={tuple(kernel)}, dilation={tuple(dilation)}, "
+            f"padding={tuple(padding[::2])}, stride={tuple(stride)}, expected size of input's dimension 2 to match the "
+            f"calculated number of sliding blocks {' * '.join(map(str, geometry.output_size))} = {blocks}, "
+            f"but got input.size(2)={math.prod(places)}"
+        )
+    return geometry
+
+
+def pool_geometry(
+    x_shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> PoolGeometry:
+    """The geometry of max pooling over a batched input, by torch's rules.
+
+    Raises:
+        RuntimeError: the sizes do not go together.
+    """
+    rank = len(x_shape) - 2
+    _require_least("kernel_size", kernel, 1)
+    _require_least("stride", stride, 1)
+    _require_least("dilation", dilation, 1)
+    _require_least("padding", padding, 0)
+    input_size = tuple(x_shape[2:])
+    if min(x_shape[1:]) == 0:
+        raise RuntimeError(
+            f"Expected {rank + 1}D or {rank + 2}D (batch mode) tensor with optional 0 dim batch size for input, "
+            f"but got: {list(x_shape)}"
+        )
+    output = []
+    for size, k, s, p, d in zip(input_size, kernel, stride, padding, dilation, strict=True):
+        reach = d * (k - 1) + 1
+        if p > k // 2:
+            raise RuntimeError(
+                f"pad should be at most half of kernel size, but got pad={p}, kernel_size={k} and dilation={d}"
+            )
+        span = size + 2 * p - reach
+        length = (-(-span // s) if ceil_mode else span // s) + 1
+        if ceil_mode and (length - 1) * s >= size + p:
+            length -= 1  # the last window must start inside the picture or the padding before it
+        output.append(length)
+    if min(output) < 1:
+        raise RuntimeError(
+            f"Given input size: ({_by(x_shape[1:])}). Calculated output size: ({_by([x_shape[1], *output])}). "
+            "Output size is too small"
+        )
+    return PoolGeometry(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), input_size, tuple(output))
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(str(s) for s in sizes)
+
+
+def memory_format(*tensors: torch.Tensor) -> torch.memory_format:
+    """channels_last where the strides of any tensor say so, torch's rule for convolution and pooling alike."""
+    return torch.channels_last if any(_is_channels_last(t) for t in tensors) else torch.contiguous_format
+
+
+def _is_channels_last(t: torch.Tensor) -> bool:
+    """Source: is_channels_last_strides_2d in torch's c10/core/MemoryFormat.h; ambiguous strides count as contiguous."""
+    if t.dim() != 4 or t.stride(1) == 0:
+        return False
+    least = 0
+    for axis in (1, 3, 2, 0):
+        size, stride = t.shape[axis], t.stride(axis)
+        if size == 0 or stride < least or (axis == 0 and least == t.stride(1)):
+            return False
+        least = stride * max(size, 1)
+    return True
+
+
+def needs_int64(*tensors: torch.Tensor | None) -> bool:
+    """Whether an offset into a tensor, or a count of its elements, leaves 32 bits."""
+    for t in tensors:
+        if t is not None:
+            reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+            if max(reach, t.numel()) > MAX_OFFSET_32:
+                return True
+    return False

@@ -1,0 +1,1 @@
+"""The kernels, one file an algorithm; each file: device helpers, kernels forward before backward, launchers."""

@@ -1,0 +1,209 @@
+"""The tile for an operator: pure host code, chosen by (operator, dtype, architecture, size), never by the exact batch.
+
+Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory; the
+interpreter pays for each operation of each program and wants few programs with tiles as large as a cache holds.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from triton import cdiv, next_power_of_2
+
+from tritonconv.geometry import ConvGeometry
+
+Tile = dict[str, Any]
+
+# Elements of the largest tile in the interpreter; Triton allows 2**20.
+INTERPRETER_TILE = 2**19
+# Programs that fill a GPU: two for each of an H200's 132 multiprocessors.
+GPU_PROGRAMS = 264
+# Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
+FLATTEN_BELOW = 16
+# Channels of a group under which the direct kernel takes a grouped convolution.
+DIRECT_BELOW = 8
+
+_architecture: str | None = None
+
+
+@contextlib.contextmanager
+def target(architecture: str) -> Iterator[None]:
+    """Choose tiles for `architecture` ("interpreter", "sm_90", "gfx942", …) wherever the tensors lie."""
+    global _architecture
+    previous, _architecture = _architecture, architecture
+    try:
+        yield
+    finally:
+        _architecture = previous
+
+
+def architecture(device: torch.device) -> str:
+    """ "interpreter" for a CPU, "sm_90" and the like for a GPU."""
+    if _architecture is not None:
+        return _architecture
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def dot_precision(x: torch.Tensor) -> str:
+    """How fp32 operands are multiplied: torch's own switch for convolutions (torch.backends.cudnn.conv.fp32_precision).
+
+    "tf32" where it allows TF32; else "tf32x3" (three TF32 products, relative error near 2⁻²²) on NVIDIA and "ieee"
+    elsewhere.
+    """
+    if x.dtype != torch.float32 or architecture(x.device).startswith("gfx"):
+        return "ieee"
+    allowed = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if allowed == "tf32" else "tf32x3"
+
+
+def pick_algorithm(geometry: ConvGeometry, algorithm: str) -> str:
+    """What "auto" stands for: direct where groups leave a matrix product too few channels, else implicit GEMM."""
+    if algorithm != "auto":
+        return algorithm
+    C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
+    return "direct" if geometry.groups > 1 and min(C_in, C_out) < DIRECT_BELOW else "implicit_gemm"
+
+
+def pick(operator: str, x: torch.Tensor, **sizes: int) -> Tile:
+    """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`."""
+    arch = architecture(x.device)
+    choose = _INTERPRETER if arch == "interpreter" else _GPU
+    return choose[operator](x, **sizes)
+
+
+def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
+    """(splits, steps of each): a gradient with few tiles is split over its pixels until it fills the GPU."""
+    if architecture(x.device) == "interpreter" or steps <= 1:
+        return 1, steps
+    splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
+    steps = cdiv(steps, splits)
+    return splits, steps
+
+
+def _block(size: int, least: int, most: int) -> int:
+    return max(least, min(most, next_power_of_2(max(size, 1))))
+
+
+# --- the interpreter ---
+
+
+def _interpreter_rows(rows: int, *columns: int) -> int:
+    return _block(rows, 1, max(1, INTERPRETER_TILE // max(columns)))
+
+
+def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int, taps: int, flatten: bool) -> Tile:
+    BLOCK_N = _block(columns, 1, 512)
+    BLOCK_K = _block(channels * taps if flatten else channels, 1, 256)
+    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+
+
+def _interpreter_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+    flatten = C_in < FLATTEN_BELOW
+    return {"FLATTEN_TAPS": flatten, **_interpreter_gemm(x, pixels, C_out, C_in, taps, flatten)}
+
+
+def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    return _interpreter_gemm(x, pixels, C_in, C_out, taps, False)
+
+
+def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    # a tap at a time loads dy once a tap; all taps at once computes 2-D masks: whichever touches fewer elements
+    flatten = 1.5 * next_power_of_2(taps * C_in) + C_out < taps * (next_power_of_2(C_in) + C_out)
+    BLOCK_M = _block(C_out, 1, 512)
+    BLOCK_N = _block(C_in * taps if flatten else C_in, 1, 1024)
+    BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
+    return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+
+
+def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+    BLOCK_N = _block(channels, 1, 256)
+    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
+
+
+def _interpreter_elements(x: torch.Tensor, elements: int) -> Tile:
+    return {"BLOCK_M": _interpreter_rows(elements, 1)}
+
+
+# --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
+
+
+def _gpu_limits(x: torch.Tensor) -> tuple[int, int, int, int]:
+    """(rows, columns, depth, stages) of the largest GEMM tile of a dtype that `bench.codegen` shows without a spill."""
+    if x.dtype == torch.float64:
+        return 32, 32, 16, 2
+    arch = architecture(x.device)
+    if x.dtype == torch.float32:
+        return 128 if arch == "sm_100" else 64, 64, 32, 3
+    return 128, 64, 64 if arch == "sm_90" else 32, 3
+
+
+def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    if pooled:  # the running maximum and its place take registers beside the accumulator
+        rows, columns = min(rows, 64), columns // 2 if x.dtype == torch.float32 else columns
+    flatten = C_in < FLATTEN_BELOW
+    return {
+        "FLATTEN_TAPS": flatten,
+        "BLOCK_M": rows,
+        "BLOCK_N": _block(C_out, 16, columns),
+        "BLOCK_K": _block(C_in * taps if flatten else C_in, 16, depth),
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    return {
+        "BLOCK_M": rows,
+        "BLOCK_N": _block(C_in, 16, columns),
+        "BLOCK_K": _block(C_out, 16, depth),
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    flatten = C_in < FLATTEN_BELOW
+    return {
+        "FLATTEN_TAPS": flatten,
+        "BLOCK_M": _block(C_out, 16, rows),
+        "BLOCK_N": _block(C_in * taps if flatten else C_in, 16, columns),
+        "BLOCK_K": depth,
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+    # threads run along whichever of pixels and channels is contiguous
+    BLOCK_N = _block(channels, 1, 64) if x.dim() == 4 and x.stride(1) == 1 else 1
+    return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
+
+
+def _gpu_elements(x: torch.Tensor, elements: int) -> Tile:
+    return {"BLOCK_M": 1024, "num_warps": 4}
+
+
+_INTERPRETER: dict[str, Callable[..., Tile]] = {
+    "implicit_gemm_forward": _interpreter_forward,
+    "implicit_gemm_dgrad": _interpreter_dgrad,
+    "implicit_gemm_wgrad": _interpreter_wgrad,
+    "pixels": _interpreter_pixels,
+    "sum_splits": _interpreter_elements,
+    "elements": _interpreter_elements,
+}
+_GPU: dict[str, Callable[..., Tile]] = {
+    "implicit_gemm_forward": _gpu_forward,
+    "implicit_gemm_dgrad": _gpu_dgrad,
+    "implicit_gemm_wgrad": _gpu_wgrad,
+    "pixels": _gpu_pixels,
+    "sum_splits": _gpu_elements,
+    "elements": _gpu_elements,
+}
