@@ -58,6 +58,14 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist_data, "MIRRORS", ())
 
 
+@pytest.fixture(autouse=True)
+def same_threads():
+    """The example sets torch's threads for its process, and sums depend on them: each test here starts with as many."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")

@@ -199,6 +199,26 @@ def test_autocast_mixes_dtypes(device):
         assert TF.conv2d(x.half(), w, b).dtype == torch.bfloat16
 
 
+def test_backward_inside_the_region_is_exact(device):
+    """What runs inside a kernel is not the region's business, nor is the precision set for torch's own products."""
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        y = TF.conv2d(x.bfloat16(), w.bfloat16(), padding=1)
+        return torch.autograd.grad(y, (x, w), torch.ones_like(y))
+
+    x, w = (torch.randn(*shape, device=device, requires_grad=True) for shape in ((2, 3, 8, 8), (4, 3, 3, 3)))
+    expected = gradients()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast(device.type, torch.bfloat16):
+            y = TF.conv2d(x, w, padding=1)
+            inside = torch.autograd.grad(y, (x, w), torch.ones_like(y))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for got, wanted in zip(inside, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
 def test_autocast_leaves_float64_alone(device):
     tensors = case("plain").tensors(torch.float64, device)
     with torch.autocast(device.type, torch.bfloat16):

@@ -169,6 +169,8 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         (tl.tensor, "__index__", lambda self: int(self.handle.data.item())),
         (JITFunction, "__call__", _call_interpreted),
         (interpreter.interpreter_builder, "__class__", _Builder),
+        # torch.set_float32_matmul_precision is for torch's own products
+        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
     ]
 
 
@@ -250,7 +252,10 @@ class _Builder(InterpreterBuilder):
         # by torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores
         a, b = (self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))
         x, y = (torch.from_numpy(np.require(t.data, d.data.dtype, "W")) for t in (a, b))
-        return TensorHandle((x @ y).numpy() + d.data, d.dtype.scalar)
+        product = np.empty(d.data.shape, d.data.dtype)
+        torch.matmul(x, y, out=torch.from_numpy(product))  # with `out=`, autocast leaves it alone
+        product += d.data
+        return TensorHandle(product, d.dtype.scalar)
 
     def create_splat(self, ret_ty: Any, arg: TensorHandle) -> TensorHandle:
         return TensorHandle(_expand(arg.data, tuple(ret_ty.shape)), arg.dtype.scalar)
