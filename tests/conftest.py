@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 
-from tritonconv import jit
+from tritonconv import interpreter, jit
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def strict_numerics():
     """An element nobody wrote is NaN, an index that leaves 32 bits raises, and fp32 means fp32."""
-    jit.sanitize_overflow = True
+    interpreter.sanitize_overflow = True
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True

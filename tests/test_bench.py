@@ -14,7 +14,7 @@ from bench import __main__ as bench
 from bench import environment, gate, providers, report, rows, steps, tables, timing, workloads
 from bench.rows import Row
 from bench.workloads import Problem, Workload
-from tritonconv import jit
+from tritonconv import interpreter
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = sorted((ROOT / "bench" / "results").glob("*.json"))
@@ -25,7 +25,7 @@ ROW = Row("w", "conv", "forward", "float32", "", False, "cpu", "torch", "nchw", 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "sanitize_overflow", False)  # every kernel here is checked elsewhere
+    monkeypatch.setattr(interpreter, "sanitize_overflow", False)  # every kernel here is checked elsewhere
 
 
 def row(provider: str, median_ms: float | None, layout: str = "nchw", status: str = rows.OK, **rest) -> Row:

@@ -22,7 +22,7 @@ from oracle import (
 )
 
 from tritonconv import functional as TF
-from tritonconv import jit, tuning
+from tritonconv import interpreter, tuning
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -344,7 +344,7 @@ def spread(t: torch.Tensor, axis: int, reach: int) -> torch.Tensor:
 @pytest.mark.parametrize("axis", range(4))
 @pytest.mark.parametrize("which", ["x", "w", "dy"])
 def test_offsets_beyond_32_bits(which, axis, algorithm, device, lazy_memory):
-    """A tensor of a few hundred elements that reaches over 4 GiB; jit.sanitize_overflow sees any 32-bit product."""
+    """A tensor of a few hundred elements that reaches over 4 GiB; interpreter.sanitize_overflow sees any 32-bit product."""
     check_offsets(which, axis, algorithm, device, reach=2**31 + 2**20)
 
 
@@ -352,7 +352,7 @@ def test_offsets_beyond_32_bits(which, axis, algorithm, device, lazy_memory):
 @pytest.mark.parametrize("axis", range(4))
 def test_offsets_just_within_32_bits(axis, algorithm, device, lazy_memory, monkeypatch):
     """The largest tensor that 32 bits reach: what overflows in lanes that are masked out must not matter."""
-    monkeypatch.setattr(jit, "sanitize_overflow", False)
+    monkeypatch.setattr(interpreter, "sanitize_overflow", False)
     check_offsets("x", axis, algorithm, device, reach=2**31 - 2**10)
 
 

@@ -10,6 +10,7 @@ from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
 from tritonconv import functional as TF
+from tritonconv import interpreter as tinterpreter
 from tritonconv import jit as tjit
 from tritonconv import tuning
 from tritonconv.jit import jit
@@ -153,7 +154,7 @@ def test_overflow_is_seen_when_asked_for(offset, fails, device, monkeypatch):
     if fails:
         with pytest.raises(Exception, match="overflow"):
             product_kernel[(1,)](out, 2**30, OFFSET=offset)
-        monkeypatch.setattr(tjit, "sanitize_overflow", False)
+        monkeypatch.setattr(tinterpreter, "sanitize_overflow", False)
     product_kernel[(1,)](out, 2**30, OFFSET=offset)
     assert out.item() == (3 * 2**30 - 2**32 if fails else 3 * 2**30)
 

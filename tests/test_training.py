@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from tritonconv import jit, nn
+from tritonconv import interpreter, nn
 
 STEPS, BATCH = 100, 16
 
@@ -58,7 +58,7 @@ def loss_curve(make, device: torch.device, dtype: torch.dtype = torch.float32) -
 
 
 def test_loss_curve_follows_torchs(device, monkeypatch):
-    monkeypatch.setattr(jit, "sanitize_overflow", False)  # every kernel here is checked elsewhere
+    monkeypatch.setattr(interpreter, "sanitize_overflow", False)  # every kernel here is checked elsewhere
     got, peer = loss_curve(ours, device), loss_curve(torchs, device)
     oracle = loss_curve(torchs, device, torch.float64)
     assert oracle[-1] < oracle[0] / 100, "the network learns, or the curves would say little"
