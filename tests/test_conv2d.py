@@ -344,7 +344,7 @@ def spread(t: torch.Tensor, axis: int, reach: int) -> torch.Tensor:
 @pytest.mark.parametrize("axis", range(4))
 @pytest.mark.parametrize("which", ["x", "w", "dy"])
 def test_offsets_beyond_32_bits(which, axis, algorithm, device, lazy_memory):
-    """A tensor of a few hundred elements that reaches over 4 GiB; interpreter.sanitize_overflow sees any 32-bit product."""
+    """A tensor of a few hundred elements that reaches over 4 GiB; sanitize_overflow sees any 32-bit product."""
     check_offsets(which, axis, algorithm, device, reach=2**31 + 2**20)
 
 

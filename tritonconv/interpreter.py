@@ -77,11 +77,10 @@ def _exact_products() -> Iterator[None]:
 
 
 def _run_programs(fn: Callable, values: dict[str, Any], grid: tuple[int, ...]) -> None:
-    builder = interpreter.interpreter_builder
     grid = (*grid, 1, 1)[:3]
-    builder.set_grid_dim(*grid)
+    _builder.set_grid_dim(*grid)
     for index in np.ndindex(*grid):
-        builder.set_grid_idx(*index)
+        _builder.set_grid_idx(*index)
         _rewritten(fn)(**values)
 
 
@@ -94,7 +93,8 @@ def _bytes(t: torch.Tensor) -> np.ndarray:
     size = int(t.untyped_storage().nbytes()) - t.storage_offset() * t.element_size()
     if size <= 0:
         return np.empty(0, np.uint8)
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(t.data_ptr()))
+    bytes_type: Any = ctypes.c_uint8 * size
+    return np.ctypeslib.as_array(bytes_type.from_address(t.data_ptr()))
 
 
 def _as_argument(value: Any, tensors: list[torch.Tensor]) -> Any:
@@ -222,22 +222,22 @@ class _Recorder:
 _recorder: _Recorder | None = None
 
 
-def _recorded(function: Callable) -> Callable:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+def _recorded(operation: Callable) -> Callable:
+    @functools.wraps(operation)
+    def call(self: "_Builder", *args: Any, **kwargs: Any) -> Any:
         if _recorder is None or _recorder.busy:
-            return function(*args, **kwargs)
-        return _recorder.call(functools.partial(function, **kwargs) if kwargs else function, args)
+            return operation(self, *args, **kwargs)
+        return _recorder.call(functools.partial(operation, self, **kwargs), args)
 
     return call
 
 
-def _unrecorded(function: Callable) -> Callable:
-    @functools.wraps(function)
+def _unrecorded(operation: Callable) -> Callable:
+    @functools.wraps(operation)
     def call(*args: Any, **kwargs: Any) -> Any:
         if _recorder is not None:
             _recorder.give_up()
-        return function(*args, **kwargs)
+        return operation(*args, **kwargs)
 
     return call
 
@@ -313,6 +313,7 @@ def _wrap_builder() -> None:
 
 
 _wrap_builder()
+_builder = _Builder()
 
 
 # --- memory ---
@@ -430,7 +431,7 @@ def _reduce(value: Any, axis: Any, combine_fn: Any, keep_dims: bool = False, **_
         if _recorder is not None:
             _recorder.give_up()
         return reduce.apply(value)
-    handle = interpreter.interpreter_builder.create_reduce(value.handle, value.type, reduce)
+    handle = _builder.create_reduce(value.handle, value.type, reduce)
     shape = list(vars(handle)["data"].shape)
     return tl.tensor(handle, tl.block_type(value.dtype, shape) if keep_dims or len(value.shape) > 1 else value.dtype)
 
@@ -449,7 +450,7 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         (tl, "reduce", _reduce),
         (tl.core, "reduce", _reduce),
         (JITFunction, "__call__", _call_interpreted),
-        (interpreter.interpreter_builder, "__class__", _Builder),
+        (interpreter.interpreter_semantic, "builder", _builder),
     ]
 
 
@@ -488,13 +489,12 @@ def _interpreting() -> Iterator[_Recorder]:
     """Patch Triton's language for the interpreter, and record; on leaving, all is as it was."""
     global _recorder
     patches = _language_patches()
-    builder = interpreter.interpreter_builder
     # a failed check is a device_assert, which only speaks under `debug`
-    options = dataclasses.replace(builder.options, sanitize_overflow=sanitize_overflow, debug=sanitize_overflow)
+    options = dataclasses.replace(_builder.options, sanitize_overflow=sanitize_overflow, debug=sanitize_overflow)
     originals = []
     _recorder = recorder = _Recorder()
     try:
-        for owner, name, value in [*patches, (builder, "options", options)]:
+        for owner, name, value in [*patches, (_builder, "options", options)]:
             originals.append((owner, name, getattr(owner, name, _missing)))
             setattr(owner, name, value)
         yield recorder
