@@ -1,6 +1,7 @@
 """One kernel, two lives: what the interpreter must get right, what it must leave alone, and compiling without a GPU."""
 
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tritonconv import functional as TF
 from tritonconv import interpreter as tinterpreter
 from tritonconv import jit as tjit
 from tritonconv import tuning
+from tritonconv.interpreter import recording
 from tritonconv.jit import jit
 
 SM_90 = GPUTarget("cuda", 90, 32)
@@ -180,13 +182,105 @@ def test_other_devices_are_refused():
         copy_kernel[(1,)](torch.ones(4, device="meta"), torch.ones(4, device="meta"), 4, 4, BLOCK=4)
 
 
+# --- records: a launch on sizes seen before replays what depends on memory ---
+
+
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget every record."""
+    monkeypatch.setattr(tinterpreter, "_records", OrderedDict())
+
+
+def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of calls in each replay from here on."""
+    seen: list[int] = []
+    replay = recording.Record.replay
+    monkeypatch.setattr(recording.Record, "replay", lambda self: (seen.append(len(self.instructions)), replay(self))[1])
+    return seen
+
+
+def outputs(dtype: torch.dtype, algorithm: str, seed: int) -> list[torch.Tensor]:
+    """What our kernels give on tensors of one size and layout, and numbers by the seed."""
+    torch.manual_seed(seed)
+    x, w, b = (torch.randn(s).to(dtype).requires_grad_() for s in ((2, 4, 7, 6), (6, 2, 3, 3), (6,)))
+    pooled = TF.conv2d_bias_relu_max_pool2d(x, w, b, padding=1, groups=2, pool_kernel_size=2, algorithm=algorithm)
+    y = TF.max_pool2d(TF.relu(pooled), 2, stride=1, padding=1)
+    (dx,) = torch.autograd.grad(y, x, torch.randn_like(y), create_graph=True)
+    return [pooled, y, dx, *torch.autograd.grad(dx, [x, w], torch.randn_like(dx), allow_unused=True)]
+
+
+@only_interpreted
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "implicit_gemm"])
+def test_a_replay_is_bit_for_bit_the_interpreted_launch(dtype, algorithm, monkeypatch):
+    anew(monkeypatch)
+    outputs(dtype, algorithm, seed=1)
+    replays = replayed(monkeypatch)
+    got = outputs(dtype, algorithm, seed=2)
+    assert len(replays) >= 6
+    anew(monkeypatch)
+    replays.clear()
+    monkeypatch.setattr(tinterpreter, "RECORD_BYTES", 0)
+    expected = outputs(dtype, algorithm, seed=2)
+    assert not replays
+    for g, e in zip(got, expected, strict=True):
+        assert (g is None and e is None) or torch.equal(g, e)
+
+
+@only_interpreted
+def test_what_depends_on_memory_is_not_taken_for_a_constant(monkeypatch):
+    """A loop to a number that a kernel loads is interpreted each time."""
+    replays = replayed(monkeypatch)
+    for n in (2, 5, 2):
+        out = torch.empty(1, dtype=torch.int64)
+        count_kernel[(1,)](torch.tensor([n], dtype=torch.int32), out, 3)
+        assert out.item() == 3 + 1000 + 1000000 * n
+    assert not replays
+
+
+@only_interpreted
+def test_a_record_belongs_to_its_sizes_and_not_to_its_tensors(monkeypatch):
+    """One tensor given twice and two tensors, another number, another dtype; a tensor too small for what was seen."""
+    anew(monkeypatch)
+    x = torch.arange(8.0)
+    copy_kernel[(1,)](x, x, 8, 8, BLOCK=8)
+    out = torch.zeros(8)
+    copy_kernel[(1,)](x, out, 8, 8, BLOCK=8)
+    assert torch.equal(out, x)
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert out.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
+    copy_kernel[(1,)](x.double() + 1, out, 8, 8, BLOCK=8)
+    assert torch.equal(out, x + 1)
+    for tensors in ((x[:4].clone(), out), (x, torch.zeros(4))):
+        with pytest.raises(IndexError):
+            copy_kernel[(1,)](*tensors, 8, 8, BLOCK=8)
+
+
+@only_interpreted
+def test_records_hold_no_more_than_their_limit(monkeypatch):
+    anew(monkeypatch)
+    out = torch.zeros(64)
+    for limit, kept in ((10**6, 1), (10, 0)):
+        monkeypatch.setattr(tinterpreter, "RECORD_BYTES", limit)
+        copy_kernel[(1,)](torch.ones(64), out, 64, limit % 64, BLOCK=64)
+        assert len(tinterpreter._records) == kept
+        tinterpreter._records.clear()
+    monkeypatch.setattr(tinterpreter, "RECORD_BYTES", 6000)
+    for n in range(1, 9):
+        copy_kernel[(1,)](torch.ones(64), out, 64, n, BLOCK=64)
+        copy_kernel[(1,)](torch.ones(64), out, 64, 1, BLOCK=64)
+    assert 1 < len(tinterpreter._records) < 8
+    replays = replayed(monkeypatch)
+    copy_kernel[(1,)](torch.ones(64), out, 64, 1, BLOCK=64)
+    assert len(replays) == 1  # the one used most often is not the one that went
+
+
 # --- what it leaves alone ---
 
 
 def language() -> dict[tuple, object]:
     """Every attribute of what the interpreter patches."""
-    builder = interpreter.interpreter_builder
-    owners = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, JITFunction, builder)
+    builder, semantic = interpreter.interpreter_builder, interpreter.interpreter_semantic
+    owners = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, JITFunction, builder, semantic)
     return {
         (id(owner), name): getattr(owner, name) for owner in owners for name in dir(owner) if name != "__annotations__"
     }

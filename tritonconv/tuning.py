@@ -16,7 +16,7 @@ from tritonconv.geometry import ConvGeometry
 Tile = dict[str, Any]
 
 # Elements of the largest tile in the interpreter; Triton allows 2**20.
-INTERPRETER_TILE = 2**18
+INTERPRETER_TILE = 2**17
 # Programs that fill a GPU: two for each of an H200's 132 multiprocessors.
 GPU_PROGRAMS = 264
 # Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.

@@ -153,9 +153,10 @@ def max_pool_backward_kernel(
         valid_dy = valid[:, None] & valid_c[None, :]
         code_ptrs_m = code_ptr + (n * code_stride_n + p * code_stride_p + q * code_stride_q)
         code = tl.load(code_ptrs_m[:, None] + (c * code_stride_c)[None, :], mask=valid_dy, other=NO_PLACE)
-        valid_dy = valid_dy & (code == (i * pool_w + j)[:, None])
         dy_ptrs_m = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
-        acc += tl.load(dy_ptrs_m[:, None] + (c * dy_stride_c)[None, :], mask=valid_dy, other=0.0).to(ACC)
+        dy = tl.load(dy_ptrs_m[:, None] + (c * dy_stride_c)[None, :], mask=valid_dy, other=0.0).to(ACC)
+        # code and dy are loaded at once: neither waits for the other
+        acc += tl.where(code == (i * pool_w + j)[:, None], dy, 0.0)
     dx_ptrs_m = dx_ptr + (n * dx_stride_n + h * dx_stride_h + w * dx_stride_w)
     dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride_c)[None, :]
     tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])

@@ -1,0 +1,88 @@
+"""What an operation of Triton's language does to numpy arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
+
+from tritonconv.interpreter import memory
+from tritonconv.interpreter.arrays import bfloat16_to_float32, collapse, expand, float32_to_bfloat16
+from tritonconv.interpreter.recording import recorded, unrecorded
+
+
+class Builder(InterpreterBuilder):
+    """Triton's interpreter with right bf16 arithmetic, cheap broadcasts, numpy's loads and stores, and a recorder."""
+
+    def cast_impl(self, src: TensorHandle, dst_type: Any) -> TensorHandle:
+        source, target = src.dtype.scalar, dst_type.scalar
+        if tl.bfloat16 not in (source, target) or source == target:
+            return super().cast_impl(src, dst_type)
+        data = bfloat16_to_float32(src.data) if source == tl.bfloat16 else src.data
+        if target == tl.bfloat16:
+            return TensorHandle(float32_to_bfloat16(data.astype(np.float32)), tl.bfloat16)
+        return TensorHandle(data.astype(memory.dtype_of(target)), target)
+
+    def get_bf16(self, value: float) -> TensorHandle:
+        return self.cast_impl(self.get_fp32(value), tl.bfloat16)
+
+    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *precision: Any) -> TensorHandle:
+        # by torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores
+        a, b = (self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))
+        x, y = (torch.from_numpy(np.require(t.data, d.data.dtype, "W")) for t in (a, b))
+        product = np.empty(d.data.shape, d.data.dtype)
+        torch.matmul(x, y, out=torch.from_numpy(product))  # with `out=`, autocast leaves it alone
+        if collapse(d.data).size > 1 or d.data.any():
+            product += d.data
+        return TensorHandle(product, d.dtype.scalar)
+
+    def create_splat(self, ret_ty: Any, arg: TensorHandle) -> TensorHandle:
+        return TensorHandle(expand(arg.data, tuple(ret_ty.shape)), arg.dtype.scalar)
+
+    def create_addptr(self, ptr: TensorHandle, offset: TensorHandle) -> TensorHandle:
+        step = max(1, ptr.get_element_ty().primitive_bitwidth // 8)
+        address = collapse(ptr.data) + collapse(offset.data).astype(np.uint64) * np.uint64(step)
+        return TensorHandle(expand(address, ptr.data.shape), ptr.dtype)
+
+    def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> TensorHandle:
+        shape = np.broadcast_shapes(lhs.data.shape, rhs.data.shape)
+        lhs, rhs = (TensorHandle(collapse(t.data), t.dtype) for t in (lhs, rhs))
+        out = super().binary_op(lhs, rhs, op)
+        return TensorHandle(expand(out.data, shape), out.dtype)
+
+    def create_reduce(self, value: TensorHandle, kind: Any, reduce: ReduceOps) -> TensorHandle:
+        return reduce.apply(tl.tensor(value, kind)).handle
+
+    def create_load(self, ptr: TensorHandle, *_: Any) -> TensorHandle:
+        return self.create_masked_load(ptr, _everywhere(ptr), None)
+
+    def create_store(self, ptr: TensorHandle, value: TensorHandle, *_: Any) -> None:
+        self.create_masked_store(ptr, value, _everywhere(ptr))
+
+    def create_masked_load(self, ptrs: TensorHandle, mask: TensorHandle, other: TensorHandle | None, *_: Any) -> Any:
+        element = ptrs.get_element_ty()
+        if other is None:
+            other = TensorHandle(np.zeros(1, memory.dtype_of(element)), element)
+        return memory.access(memory.load, ptrs, mask, other)
+
+    def create_masked_store(self, ptrs: TensorHandle, value: TensorHandle, mask: TensorHandle, *_: Any) -> None:
+        memory.access(memory.store, ptrs, mask, value)
+
+
+def _everywhere(ptr: TensorHandle) -> TensorHandle:
+    return TensorHandle(np.broadcast_to(np.True_, ptr.data.shape), tl.int1)
+
+
+def _wrap_builder() -> None:
+    """Record every operation but loads and stores, which do it themselves, and give up on what acts otherwise."""
+    for name in dir(Builder):
+        if any(word in name for word in ("atomic", "descriptor", "print")):
+            setattr(Builder, name, unrecorded(getattr(Builder, name)))
+        elif name.startswith("create_") and not name.endswith(("_load", "_store")):
+            setattr(Builder, name, recorded(getattr(Builder, name)))
+
+
+_wrap_builder()
+builder = Builder()
