@@ -79,7 +79,7 @@ def test_torchs_own_convolution_and_pooling_are_not_called(path):
     """
     aliases = {"torch"}
     dots = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.FunctionDef) and n.name == "create_dot"]
-    assert not dots or path.name == "interpreter.py"
+    assert not dots or room(path) == "interpreter"
     allowed = {id(n) for dot in dots for n in ast.walk(dot)}
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
