@@ -7,7 +7,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tritonconv"
 # top to bottom: a module imports only from rooms below its own, or from its own
-LAYERS = ("__init__", "convert", "nn", "functional", "autograd", "ops", "kernels", "tuning", "geometry", "jit")
+LAYERS = (
+    "__init__",
+    "convert",
+    "explain",
+    "nn",
+    "functional",
+    "autograd",
+    "ops",
+    "kernels",
+    "tuning",
+    "geometry",
+    "jit",
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
