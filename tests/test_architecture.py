@@ -11,6 +11,7 @@ LAYERS = (
     "__init__",
     "convert",
     "explain",
+    "recording",
     "nn",
     "functional",
     "autograd",

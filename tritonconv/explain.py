@@ -1,45 +1,21 @@
 """What a call would do on our kernels and why: algorithm, tile, floor, and the bytes moved and saved.
 
-Nothing is computed. The call runs once on fake tensors, which have sizes and a device but no data, and every operator
-of ours hands its launches and its decisions over instead of running (`jit.record_launches`, `tuning.record_choices`).
-The reasons are `tuning`'s own words.
+Nothing is computed: `recording` runs the call on tensors without data. The reasons are `tuning`'s own words.
 """
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.utils import _pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from tritonconv import jit, tuning
-from tritonconv.geometry import ConvGeometry, conv_geometry
+from tritonconv import jit
+from tritonconv.recording import FUSED, Operation, record, storage
 
 __all__ = ["Call", "Launch", "Report", "Step", "explain"]
 
-FUSED = "conv2d_bias_relu_max_pool2d"
-# What each operator returns, by the names of docs/architecture.md; `code` is pooling's place code.
-OUTPUTS = {
-    "conv2d": ("y",),
-    "conv2d_dgrad": ("dx",),
-    "conv2d_wgrad": ("dw", "db"),
-    FUSED: ("y", "code"),
-    "max_pool2d": ("y", "code", "indices"),
-    "max_pool2d_backward": ("dx",),
-    "max_pool2d_gather": ("y",),
-    "relu": ("y",),
-    "relu_backward": ("dx",),
-    "unfold": ("columns",),
-    "fold": ("y",),
-}
 INDEX_BYTES = torch.int64.itemsize  # what torch's pooling writes and keeps for each output
-# One function implements an operator on the CPU and on a GPU (ops.py): it is called by its name for the CPU.
-IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 LEGEND = """\
 Counted: 2 FLOP a multiply-add inside the picture, none for bias, ReLU and comparisons; a tensor once for each kernel
 that takes it, however often its tiles read it; torch's layers likewise, each for itself, at the least they can move."""
@@ -47,7 +23,7 @@ that takes it, however often its tiles read it; torch's layers likewise, each fo
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """One kernel: its programs, its tile (BLOCK_*, FLATTEN_TAPS, PRECISION, warps, stages), and bytes of its tensors."""
+    """One kernel: its programs, its tile (BLOCK_*, FLATTEN_TAPS, num_warps, num_stages), the bytes of its tensors."""
 
     kernel: str
     grid: tuple[int, ...]
@@ -55,8 +31,14 @@ class Launch:
     moved_bytes: int
 
     def __str__(self) -> str:
-        tile = "".join(f", {name} {value}" for name, value in self.tile.items())
-        return f"{self.kernel}: {math.prod(self.grid)} programs{tile}" if self.grid else f"{self.kernel}, a copy"
+        if not self.grid:
+            return self.kernel
+        programs = math.prod(self.grid)
+        blocks = " × ".join(f"{k.removeprefix('BLOCK_')} {v}" for k, v in self.tile.items() if k.startswith("BLOCK_"))
+        options = "".join(
+            f", {self.tile[f'num_{what}']} {what}" for what in ("warps", "stages") if f"num_{what}" in self.tile
+        )
+        return f"{self.kernel}: {programs} program{'s' * (programs != 1)} of {blocks}{options}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +125,7 @@ class Step:
         return self.torch_bytes - self.moved_bytes
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.layer or '(call)'}: {self.phase} of {self.of}"
+        yield f"{self.layer}: {self.phase} of {self.of}".removeprefix(": ")
         for call in self.calls:
             yield from call.lines()
         between = ", ".join(f"{tensor} {_si(moved, 'B')}" for tensor, moved in self.between)
@@ -209,24 +191,8 @@ def explain(
         raise TypeError(f"backward must be True or False, but got backward={backward!r}")
     rates = {"copy_bytes_per_s": copy_bytes_per_s, "matrix_flops_per_s": matrix_flops_per_s}
     _require_rates(rates)
-    module = call if isinstance(call, torch.nn.Module) else torch.nn.Module()
-    for name, layer in module.named_modules():
-        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
-            raise TypeError(
-                f"call must know its sizes, but layer {name!r} is a lazy {type(layer).__name__}: run it once"
-            )
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    recorder = _Recorder(fake)
-    with fake, recorder, recorder.naming(module):
-        args, kwargs = _pytree.tree_map_only(torch.Tensor, fake.from_tensor, (args, kwargs))
-        if call is module:
-            state = {name: fake.from_tensor(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
-            outputs = torch.func.functional_call(module, state, args, kwargs)
-        else:
-            outputs = call(*args, **kwargs)
-        if backward:
-            _run_backward(outputs)
-        return Report(tuple(_steps(recorder.seen, copy_bytes_per_s, matrix_flops_per_s)))
+    recorded = record(call, args, kwargs, backward)
+    return Report(tuple(_steps(recorded, copy_bytes_per_s, matrix_flops_per_s)))
 
 
 def _require_rates(rates: dict[str, float | None]) -> None:
@@ -240,124 +206,8 @@ def _require_rates(rates: dict[str, float | None]) -> None:
         raise TypeError(f"expected both rates or neither, but got {given}")
 
 
-def _run_backward(outputs: Any) -> None:
-    """Backward from every output to every leaf below it; no leaf's .grad is touched."""
-    ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
-    leaves, seen, nodes = [], set(), [t.grad_fn for t in ends]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-        nodes += [following for following, _ in node.next_functions]
-    if leaves:  # a graph that was there before the call is needed again: it is kept
-        torch.autograd.grad(ends, leaves, [torch.empty_like(t) for t in ends], retain_graph=True, allow_unused=True)
-
-
-@dataclasses.dataclass(eq=False)
-class _Seen:
-    """An operator's call as recorded. `source` is the forward call whose backward this is part of."""
-
-    operator: str
-    layer: str
-    arguments: dict[str, Any]
-    source: "_Seen | None"
-    outputs: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    launches: list[jit.Launch] = dataclasses.field(default_factory=list)
-    choices: list[tuning.Choice] = dataclasses.field(default_factory=list)
-    copies: list[tuple[str, list[torch.Tensor]]] = dataclasses.field(default_factory=list)
-
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self.arguments.items() if isinstance(value, torch.Tensor)}
-
-    @property
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {**self.inputs, **self.outputs}
-
-    @property
-    def geometry(self) -> ConvGeometry | None:
-        """Of a convolution or one of its gradients."""
-        if not self.operator.startswith("conv2d"):
-            return None
-        tensors = self.tensors
-        x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))
-        sizes = (self.arguments[name] for name in ("stride", "padding", "dilation", "groups"))
-        return conv_geometry(x.shape, w.shape, None, *sizes)
-
-    def touched(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
-        """The tensors of each launch and of each copy."""
-        for launch in self.launches:
-            yield launch.kernel.fn.__name__, [v for v in launch.arguments.values() if isinstance(v, torch.Tensor)]
-        yield from self.copies
-
-
-class _Recorder(TorchDispatchMode):
-    """Lets our operators allocate and choose on fake tensors, and keeps what they chose and launched."""
-
-    def __init__(self, fake: FakeTensorMode) -> None:
-        super().__init__()
-        self.seen: list[_Seen] = []
-        self._fake = fake
-        self._layers = [""]
-        self._sources: dict[int, _Seen] = {}  # by the sequence number of the autograd node that a call got
-        self._inside: _Seen | None = None
-
-    @contextlib.contextmanager
-    def naming(self, module: torch.nn.Module) -> Iterator[None]:
-        """Know the name of the innermost layer that is running."""
-
-        def leave(*_: Any) -> None:
-            self._layers.pop()
-
-        handles = []
-        for name, layer in module.named_modules():
-            handles.append(layer.register_forward_pre_hook(lambda *_, name=name: self._layers.append(name)))
-            handles.append(layer.register_forward_hook(leave))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._inside is not None:
-            return self._watch_copy(self._inside, func, args, kwargs or {})
-        if func.namespace != "tritonconv":
-            return func(*args, **(kwargs or {}))
-        args = [self._fake.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in args]
-        node = torch._C._current_autograd_node()
-        source = None if node is None else self._sources.get(node._sequence_nr())
-        arguments = {a.name: value for a, value in zip(func._schema.arguments, args, strict=True)}
-        operator = func._schema.name.split("::")[1]
-        self._inside = seen = _Seen(operator, source.layer if source else self._layers[-1], arguments, source)
-        try:
-            with jit.record_launches() as seen.launches, tuning.record_choices() as seen.choices, self:
-                outputs = func.redispatch(IMPLEMENTATION, *args)
-        finally:
-            self._inside = None
-        returned = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        seen.outputs = dict(zip(OUTPUTS[operator], returned, strict=True))
-        self.seen.append(seen)
-        # the node that autograd has just made for this call; without one, the number is an older node's
-        self._sources.setdefault(torch.autograd._get_sequence_nr() - 1, seen)
-        return outputs
-
-    @staticmethod
-    def _watch_copy(seen: _Seen, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run torch's own operator inside one of ours; note it if it wrote a new tensor, as a reshape may."""
-        out = func(*args, **kwargs)
-        read = [a for a in args if isinstance(a, torch.Tensor)]
-        new = isinstance(out, torch.Tensor) and _storage(out) not in map(_storage, read)
-        if new and read and "empty" not in func.__name__:
-            seen.copies.append((f"torch's {func.__name__.split('.')[0]}", [*read, out]))
-        return out
-
-
-def _steps(seen: list[_Seen], copy_bytes_per_s: float | None, matrix_flops_per_s: float | None) -> Iterator[Step]:
-    steps: dict[tuple[_Seen, bool], list[_Seen]] = {}
+def _steps(seen: list[Operation], copy_bytes_per_s: float | None, matrix_flops_per_s: float | None) -> Iterator[Step]:
+    steps: dict[tuple[Operation, bool], list[Operation]] = {}
     for call in seen:
         steps.setdefault((call.source or call, call.source is not None), []).append(call)
     for (source, is_backward), calls in steps.items():
@@ -375,7 +225,7 @@ def _steps(seen: list[_Seen], copy_bytes_per_s: float | None, matrix_flops_per_s
         )
 
 
-def _call(seen: _Seen, copy_bytes_per_s: float | None, matrix_flops_per_s: float | None) -> Call:
+def _call(seen: Operation, copy_bytes_per_s: float | None, matrix_flops_per_s: float | None) -> Call:
     launches = [
         Launch(launch.kernel.fn.__name__, launch.grid, _tile(launch), _footprints(tensors))
         for launch, (_, tensors) in zip(seen.launches, seen.touched(), strict=False)
@@ -406,32 +256,33 @@ def _call(seen: _Seen, copy_bytes_per_s: float | None, matrix_flops_per_s: float
 
 
 def _tile(launch: jit.Launch) -> dict[str, Any]:
-    shown = {k: v for k, v in launch.arguments.items() if k.startswith("BLOCK_") or k in ("FLATTEN_TAPS", "PRECISION")}
-    return shown | {k: v for k, v in launch.options.items() if k in ("num_warps", "num_stages")}
+    blocks = {k: v for k, v in launch.arguments.items() if k.startswith("BLOCK_")}
+    taps = {k: v for k, v in launch.arguments.items() if k == "FLATTEN_TAPS"}
+    return blocks | taps | {k: v for k, v in launch.options.items() if k in ("num_warps", "num_stages")}
 
 
-def _traffic(calls: list[_Seen]) -> tuple[int, tuple[tuple[str, int], ...]]:
+def _traffic(calls: list[Operation]) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Bytes that enter and leave a step, each tensor once; and what its kernels write and read in between."""
-    written = {_storage(t) for call in calls for t in call.outputs.values()}
-    handed_on = written & {_storage(t) for call in calls for t in call.inputs.values()}
+    written = {storage(t) for call in calls for t in call.outputs.values()}
+    handed_on = written & {storage(t) for call in calls for t in call.inputs.values()}
     ends = {
-        (_storage(t), t.storage_offset(), t.shape, t.stride()): t
+        (storage(t), t.storage_offset(), t.shape, t.stride()): t
         for call in calls
         if call.launches
         for t in call.tensors.values()
-        if _storage(t) not in handed_on
+        if storage(t) not in handed_on
     }
-    outside = {_storage(t) for t in ends.values()}
+    outside = {storage(t) for t in ends.values()}
     between: dict[str, int] = {}
     for _, tensors in (touched for call in calls for touched in call.touched()):
         for t in tensors:
-            if _storage(t) not in outside:
+            if storage(t) not in outside:
                 label = f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
                 between[label] = between.get(label, 0) + _footprints([t])
     return _footprints(ends.values()), tuple(between.items())
 
 
-def _torch_extra(seen: _Seen) -> int:
+def _torch_extra(seen: Operation) -> int:
     """Bytes that torch's layers move beyond the operator's least: int64 indices, and the pictures between layers.
 
     The chain is conv + bias → y, ReLU: y → y, max pooling: y → pooled y and an index for each, and back the same way.
@@ -451,7 +302,7 @@ def _torch_extra(seen: _Seen) -> int:
     return extra
 
 
-def _kept(seen: _Seen) -> tuple[int, int]:
+def _kept(seen: Operation) -> tuple[int, int]:
     """What a backward needs kept beside the operator's inputs: (ours, torch's)."""
     if seen.operator == "relu" or (seen.operator == "conv2d" and seen.arguments["relu"]):
         return (seen.outputs["y"].nbytes,) * 2
@@ -462,7 +313,7 @@ def _kept(seen: _Seen) -> tuple[int, int]:
     return code.nbytes, picture + INDEX_BYTES * code.numel()
 
 
-def _picture_bytes(seen: _Seen) -> int:
+def _picture_bytes(seen: Operation) -> int:
     """Of what the convolution gives, before any pooling."""
     assert seen.geometry is not None
     return math.prod(seen.geometry.output_shape) * seen.outputs["y"].itemsize
@@ -476,10 +327,6 @@ def _footprints(tensors: Iterable[torch.Tensor]) -> int:
         distinct = math.prod(size for size, stride in zip(t.shape, t.stride(), strict=True) if stride)
         total += min(distinct, reach) * t.itemsize if t.numel() else 0
     return total
-
-
-def _storage(t: torch.Tensor) -> int:
-    return t.untyped_storage()._cdata
 
 
 def _si(value: float, unit: str) -> str:

@@ -99,11 +99,9 @@ def pick_algorithm(geometry: ConvGeometry, algorithm: str) -> str:
         return _because("algorithm", "implicit_gemm", 'by "auto": one group gives a matrix product all the channels')
     least = min(geometry.C_in, geometry.C_out) // geometry.groups
     if least < DIRECT_BELOW:
-        reason = (
-            f'by "auto": a group\'s channels, {least} and so under {DIRECT_BELOW}, are too few for a matrix product'
-        )
+        reason = f'by "auto": fewer than {DIRECT_BELOW} channels a group ({least}) are too few for a matrix product'
         return _because("algorithm", "direct", reason)
-    reason = f'by "auto": a group\'s channels, at least {least}, are enough for a matrix product'
+    reason = f'by "auto": {DIRECT_BELOW} channels a group or more ({least}) are enough for a matrix product'
     return _because("algorithm", "implicit_gemm", reason)
 
 
@@ -125,8 +123,8 @@ def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
         return _because("splits", (1, steps), "no split-K: one block holds all pixels")
     splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
     reason = (
-        f"split-K by {splits}: {programs} programs, where {GPU_PROGRAMS} fill a GPU, share {steps} blocks of pixels, "
-        "4 or more to a split"
+        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles alone make {programs}; {steps} blocks of "
+        "pixels, 4 or more to a split"
     )
     return _because("splits", (splits, cdiv(steps, splits)), reason)
 
@@ -134,7 +132,7 @@ def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
 def _flatten_taps(C_in: int) -> bool:
     """Whether K blocks run on across taps, for `C_in` channels of a group."""
     if C_in < FLATTEN_BELOW:
-        reason = f"taps flattened: channels, {C_in} and so under {FLATTEN_BELOW}, would leave most of a K block empty"
+        reason = f"taps flattened: fewer than {FLATTEN_BELOW} channels ({C_in}) would leave most of a K block empty"
         return _because("taps", True, reason)
     return _because("taps", False, f"a tap at a time: {C_in} channels fill a K block")
 
