@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from test_ops import SAMPLES, on, samples
 
 import tritonconv
+from bench import workloads
 from tritonconv import functional as TF
 from tritonconv import nn, recording, tuning
 from tritonconv.geometry import conv_geometry
@@ -58,6 +59,16 @@ def test_multiply_adds_are_what_a_convolution_of_ones_sums(conv):
     assert geometry.multiply_adds == y.sum()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_floors_are_those_of_the_benchmark(first):
+    """But for its FLOP: there a tap in the padding counts as work."""
+    workload = workloads.Workload("sample", "here", 2, 3, 6, 4, 3, first=first)
+    x, w, b = tensor(2, 3, 6, 6, grad=not first), tensor(4, 3, 3, 3, grad=True), tensor(4, grad=True)
+    steps = tritonconv.explain(TF.conv2d, x, w, b).steps
+    problems = [workloads.Problem(workload, "conv-bias", mode, "float32") for mode in ("forward", "backward")]
+    assert [(s.flops, s.least_bytes) for s in steps] == [(p.flops, p.bytes) for p in problems]
+
+
 def test_depthwise_convolution():
     _, call = only(tritonconv.explain(TF.conv2d, tensor(2, 8, 6, 6), tensor(8, 1, 3, 3), groups=8))
     assert call.flops == 2 * (2 * 8 * 4 * 4) * 9
@@ -105,7 +116,7 @@ def test_fused_layer_against_torchs_layers():
     assert (pool.operator, wgrad.operator, backward.phase) == ("max_pool2d_backward", "conv2d_wgrad", "backward")
     assert (pool.moved_bytes, wgrad.moved_bytes) == (72 + 18 + 288, 288 + 144 + 72 + 8)
     assert backward.least_bytes == outside  # dy, code, x, dw, db: the unpooled gradient does not leave
-    assert backward.between == (("float32 (1, 2, 6, 6)", 2 * 288),)
+    assert backward.between == (("float32 1×2×6×6", 2 * 288),)
     assert backward.torch_bytes == (72 + 18 * 8 + 288) + 3 * 288 + (288 + 144 + 72 + 8)
     assert (wgrad.flops, pool.flops) == (forward.flops, 0)
 
@@ -135,7 +146,7 @@ def test_im2col_writes_its_columns_and_reads_them_again():
     x, w, y, columns = 128, 216, 48, 18 * 4 * 4
     assert [launch.moved_bytes for launch in call.launches] == [x + columns, columns + w + y]
     assert (step.least_bytes, step.saved_bytes) == (x + w + y, -2 * columns)
-    assert step.between == (("float32 (1, 18, 2, 2)", 2 * columns),)
+    assert step.between == (("float32 1×18×2×2", 2 * columns),)
     assert call.reasons[0] == "asked for by name"
     assert "nothing: 576 B more than the 392 B that torch's layers move" in str(report)
 
@@ -250,6 +261,15 @@ def test_a_closure_keeps_its_tensors_and_its_graph():
     assert w.grad is None
     scaled.sum().backward()
     torch.testing.assert_close(w.grad, 2 * w.detach())
+
+
+def test_a_compiled_module_is_explained_and_stays_compiled(device):
+    model = nn.Conv2d(1, 2, 3).to(device)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = tensor(1, 1, 5, 5, device=device)
+    report = tritonconv.explain(compiled, x)
+    assert [step.of for step in report.steps] == ["conv2d", "conv2d"]
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_an_input_with_a_history_is_an_input():

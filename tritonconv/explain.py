@@ -5,7 +5,7 @@ Nothing is computed: `recording` runs the call on tensors without data. The reas
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -71,7 +71,7 @@ class Call:
         return self.flops / self.least_bytes if self.least_bytes else 0.0
 
     def lines(self) -> Iterator[str]:
-        inputs, outputs = (", ".join(f"{k} {v}" for k, v in t.items()) for t in (self.inputs, self.outputs))
+        inputs, outputs = (", ".join(f"{k} {_by(v)}" for k, v in t.items()) for t in (self.inputs, self.outputs))
         yield f"  {self.operator}, {str(self.dtype).removeprefix('torch.')}: {inputs} -> {outputs}"
         first, *others = self.reasons or ("",)
         if self.algorithm:
@@ -94,8 +94,8 @@ class Call:
 class Step:
     """Forward of a layer, one operator, or its backward, one to three. `layer` is the module's name, "" if unknown.
 
-    `least_bytes` counts what enters and leaves the step once, `between` what its kernels hand one another: (dtype and
-    shape, bytes moved). `kept_bytes` is what forward keeps for backward beside the layer's inputs; torch's beside it.
+    `least_bytes` counts what enters and leaves the step once, `between` what its kernels hand one another: ("float32
+    2×3", bytes moved). `kept_bytes` is what forward keeps for backward beside the layer's inputs; torch's beside it.
     """
 
     layer: str
@@ -277,7 +277,7 @@ def _traffic(calls: list[Operation]) -> tuple[int, tuple[tuple[str, int], ...]]:
     for _, tensors in (touched for call in calls for touched in call.touched()):
         for t in tensors:
             if storage(t) not in outside:
-                label = f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+                label = f"{str(t.dtype).removeprefix('torch.')} {_by(t.shape)}"
                 between[label] = between.get(label, 0) + _footprints([t])
     return _footprints(ends.values()), tuple(between.items())
 
@@ -327,6 +327,10 @@ def _footprints(tensors: Iterable[torch.Tensor]) -> int:
         distinct = math.prod(size for size, stride in zip(t.shape, t.stride(), strict=True) if stride)
         total += min(distinct, reach) * t.itemsize if t.numel() else 0
     return total
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes)) or "()"
 
 
 def _si(value: float, unit: str) -> str:

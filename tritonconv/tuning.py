@@ -123,8 +123,8 @@ def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
         return _because("splits", (1, steps), "no split-K: one block holds all pixels")
     splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
     reason = (
-        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles alone make {programs}; {steps} blocks of "
-        "pixels, 4 or more to a split"
+        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles make {programs}; {steps} blocks of "
+        "pixels, 4 or more a split, 64 splits at most"
     )
     return _because("splits", (splits, cdiv(steps, splits)), reason)
 
