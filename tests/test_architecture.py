@@ -10,6 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "tritonconv"
 LAYERS = (
     "__init__",
     "convert",
+    "explain",
+    "tracing",
     "nn",
     "functional",
     "autograd",

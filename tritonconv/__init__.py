@@ -2,6 +2,7 @@
 
 from tritonconv import functional, nn
 from tritonconv.convert import convert
+from tritonconv.explain import explain
 
 __version__ = "0.1.0"
-__all__ = ["convert", "functional", "nn"]
+__all__ = ["convert", "explain", "functional", "nn"]

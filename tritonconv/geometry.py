@@ -56,6 +56,18 @@ class ConvGeometry:
         """The unfolded input as a picture: (N, C_in · taps, P, Q)."""
         return (self.N, self.C_in * self.taps, *self.output_size)
 
+    @property
+    def multiply_adds(self) -> int:
+        """Products of the sum, the same in forward, dgrad and wgrad; taps in the padding are none."""
+        axes = zip(
+            self.input_size, self.filter_size, self.output_size, self.stride, self.padding, self.dilation, strict=True
+        )
+        valid = [
+            sum(0 <= p * step - before + r * spread < size for p in range(positions) for r in range(taps))
+            for size, taps, positions, step, (before, _), spread in axes
+        ]
+        return self.N * self.C_out * self.C_in // self.groups * math.prod(valid)
+
     def on_columns(self) -> "ConvGeometry":
         """The same convolution as the product of the filter matrix with the unfolded input: a pointwise one."""
         rank = len(self.filter_size)

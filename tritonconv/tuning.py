@@ -5,8 +5,9 @@ interpreter pays for each operation of each program and wants few programs with 
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from triton import cdiv, next_power_of_2
@@ -14,6 +15,7 @@ from triton import cdiv, next_power_of_2
 from tritonconv.geometry import ConvGeometry
 
 Tile = dict[str, Any]
+T = TypeVar("T")
 
 # Elements of the largest tile in the interpreter; Triton allows 2**20.
 INTERPRETER_TILE = 2**17
@@ -25,6 +27,34 @@ FLATTEN_BELOW = 16
 DIRECT_BELOW = 8
 
 _architecture: str | None = None
+_choices: "list[Choice] | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A decision of this file: about "algorithm", "tile", "taps" or "splits", what was chosen, and why, in words."""
+
+    about: str
+    chosen: Any
+    reason: str
+
+
+@contextlib.contextmanager
+def record_choices() -> Iterator[list[Choice]]:
+    """Collect every decision with its reason, in order; `tritonconv.explain` shows them."""
+    global _choices
+    previous, _choices = _choices, []
+    try:
+        yield _choices
+    finally:
+        _choices = previous
+
+
+def _because(about: str, chosen: T, reason: str) -> T:
+    """`chosen`; the reason is stated where the choice is made, so that the two cannot drift apart."""
+    if _choices is not None:
+        _choices.append(Choice(about, chosen, reason))
+    return chosen
 
 
 @contextlib.contextmanager
@@ -64,25 +94,47 @@ def dot_precision(x: torch.Tensor) -> str:
 def pick_algorithm(geometry: ConvGeometry, algorithm: str) -> str:
     """What "auto" stands for: direct where groups leave a matrix product too few channels, else implicit GEMM."""
     if algorithm != "auto":
-        return algorithm
-    C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    return "direct" if geometry.groups > 1 and min(C_in, C_out) < DIRECT_BELOW else "implicit_gemm"
+        return _because("algorithm", algorithm, "asked for by name")
+    if geometry.groups == 1:
+        return _because("algorithm", "implicit_gemm", 'by "auto": one group gives a matrix product all the channels')
+    least = min(geometry.C_in, geometry.C_out) // geometry.groups
+    if least < DIRECT_BELOW:
+        reason = f'by "auto": fewer than {DIRECT_BELOW} channels a group ({least}) are too few for a matrix product'
+        return _because("algorithm", "direct", reason)
+    reason = f'by "auto": {DIRECT_BELOW} channels a group or more ({least}) are enough for a matrix product'
+    return _because("algorithm", "implicit_gemm", reason)
 
 
 def pick(operator: str, x: torch.Tensor, **sizes: int) -> Tile:
     """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`."""
     arch = architecture(x.device)
-    choose = _INTERPRETER if arch == "interpreter" else _GPU
-    return choose[operator](x, **sizes)
+    if arch == "interpreter":
+        reason = "the interpreter's table: few programs with large tiles, since each program costs"
+        return _because("tile", _INTERPRETER[operator](x, **sizes), reason)
+    reason = f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
+    return _because("tile", _GPU[operator](x, **sizes), reason)
 
 
 def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
     """(splits, steps of each): a gradient with few tiles is split over its pixels until it fills the GPU."""
-    if architecture(x.device) == "interpreter" or steps <= 1:
-        return 1, steps
+    if architecture(x.device) == "interpreter":
+        return _because("splits", (1, steps), "no split-K: the interpreter runs one program after another")
+    if steps <= 1:
+        return _because("splits", (1, steps), "no split-K: one block holds all pixels")
     splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
-    steps = cdiv(steps, splits)
-    return splits, steps
+    reason = (
+        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles make {programs}; {steps} blocks of "
+        "pixels, 4 or more a split, 64 splits at most"
+    )
+    return _because("splits", (splits, cdiv(steps, splits)), reason)
+
+
+def _flatten_taps(C_in: int) -> bool:
+    """Whether K blocks run on across taps, for `C_in` channels of a group."""
+    if C_in < FLATTEN_BELOW:
+        reason = f"taps flattened: fewer than {FLATTEN_BELOW} channels ({C_in}) would leave most of a K block empty"
+        return _because("taps", True, reason)
+    return _because("taps", False, f"a tap at a time: {C_in} channels fill a K block")
 
 
 def _block(size: int, least: int, most: int) -> int:
@@ -103,7 +155,7 @@ def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int,
 
 
 def _interpreter_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
-    flatten = C_in < FLATTEN_BELOW
+    flatten = _flatten_taps(C_in)
     return {"FLATTEN_TAPS": flatten, **_interpreter_gemm(x, pixels, C_out, C_in, taps, flatten)}
 
 
@@ -114,6 +166,7 @@ def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
 def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
     # a tap at a time loads dy once a tap; all taps at once computes 2-D masks: whichever touches fewer elements
     flatten = 1.5 * next_power_of_2(taps * C_in) + C_out < taps * (next_power_of_2(C_in) + C_out)
+    _because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: that touches fewer elements")
     BLOCK_M = _block(C_out, 1, 512)
     BLOCK_N = _block(C_in * taps if flatten else C_in, 1, 1024)
     BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
@@ -146,7 +199,7 @@ def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int,
     rows, columns, depth, stages = _gpu_limits(x)
     if pooled:  # the running maximum and its place take registers beside the accumulator
         rows, columns = min(rows, 64), columns // 2 if x.dtype == torch.float32 else columns
-    flatten = C_in < FLATTEN_BELOW
+    flatten = _flatten_taps(C_in)
     return {
         "FLATTEN_TAPS": flatten,
         "BLOCK_M": rows,
@@ -170,7 +223,7 @@ def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -
 
 def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
     rows, columns, depth, stages = _gpu_limits(x)
-    flatten = C_in < FLATTEN_BELOW
+    flatten = _flatten_taps(C_in)
     return {
         "FLATTEN_TAPS": flatten,
         "BLOCK_M": _block(C_out, 16, rows),

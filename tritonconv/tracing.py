@@ -1,0 +1,211 @@
+"""The operators that a call runs, with their tensors, launches and choices, recorded without running a kernel.
+
+The call runs once on fake tensors, which have sizes, strides and a device but no data. Every operator of ours gets as
+far as its launchers, which allocate, choose and launch: `jit.record_launches` and `tuning.record_choices` keep what
+they ask for.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tritonconv import jit, tuning
+from tritonconv.geometry import ConvGeometry, conv_geometry
+
+FUSED = "conv2d_bias_relu_max_pool2d"
+# What each operator returns, by the names of docs/architecture.md; `code` is pooling's place code.
+OUTPUTS = {
+    "conv2d": ("y",),
+    "conv2d_dgrad": ("dx",),
+    "conv2d_wgrad": ("dw", "db"),
+    FUSED: ("y", "code"),
+    "max_pool2d": ("y", "code", "indices"),
+    "max_pool2d_backward": ("dx",),
+    "max_pool2d_gather": ("y",),
+    "relu": ("y",),
+    "relu_backward": ("dx",),
+    "unfold": ("columns",),
+    "fold": ("y",),
+}
+# One function implements an operator on the CPU and on a GPU (ops.py): it is called by its name for the CPU.
+IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+@dataclasses.dataclass(eq=False)
+class Operation:
+    """An operator's call as recorded. `source` is the forward call whose backward this is part of."""
+
+    operator: str
+    layer: str
+    arguments: dict[str, Any]
+    source: "Operation | None"
+    outputs: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    launches: list[jit.Launch] = dataclasses.field(default_factory=list)
+    choices: list[tuning.Choice] = dataclasses.field(default_factory=list)
+    copies: list[tuple[str, list[torch.Tensor]]] = dataclasses.field(default_factory=list)
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.arguments.items() if isinstance(value, torch.Tensor)}
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {**self.inputs, **self.outputs}
+
+    @property
+    def geometry(self) -> ConvGeometry | None:
+        """Of a convolution or one of its gradients."""
+        if not self.operator.startswith("conv2d"):
+            return None
+        tensors = self.tensors
+        x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))
+        sizes = (self.arguments[name] for name in ("stride", "padding", "dilation", "groups"))
+        return conv_geometry(x.shape, w.shape, None, *sizes)
+
+    def touched(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
+        """The tensors of each launch and of each copy."""
+        for launch in self.launches:
+            yield launch.kernel.fn.__name__, [v for v in launch.arguments.values() if isinstance(v, torch.Tensor)]
+        yield from self.copies
+
+
+def record(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool) -> list[Operation]:
+    """The operations of `call(*args, **kwargs)`, in order, and of its backward where anything requires a gradient.
+
+    Parameters, buffers, gradients and the random state stay as they are.
+
+    Raises:
+        TypeError: a lazy module that does not know its sizes.
+        RuntimeError: the call looks at the values of its tensors.
+    """
+    module = call if isinstance(call, torch.nn.Module) else torch.nn.Module()
+    state = dict([*module.named_parameters(), *module.named_buffers()])
+    for name, tensor in state.items():
+        if is_lazy(tensor):
+            raise TypeError(f"call must know its sizes, but {name} is a {type(tensor).__name__}: run the module once")
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    recorder = _Recorder(fake)
+    # what torch.compile made of a module runs as it was written: its compiler must not see this call
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"), fake, recorder, recorder.naming(module):
+        # a fake tensor is made with the .grad of its original, which torch warns of where that is no leaf
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        args, kwargs = _pytree.tree_map_only(torch.Tensor, lambda t: fake.from_tensor(_as_leaf(t)), (args, kwargs))
+        try:
+            if call is module:
+                state = {name: fake.from_tensor(tensor) for name, tensor in state.items()}
+                outputs = torch.func.functional_call(module, state, args, kwargs)
+            else:
+                outputs = call(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise RuntimeError(
+                f"call must not look at its tensors' values to be explained, but ran {error.func}"
+            ) from error
+        if backward:
+            _run_backward(outputs)
+    return recorder.seen
+
+
+def _as_leaf(t: torch.Tensor) -> torch.Tensor:
+    """What led to an argument is no part of the call."""
+    return t if t.is_leaf else t.detach().requires_grad_()
+
+
+def _run_backward(outputs: Any) -> None:
+    """Backward from every output to every leaf below it; no leaf's .grad is touched."""
+    ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
+    leaves, seen, nodes = [], set(), [t.grad_fn for t in ends]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        nodes += [following for following, _ in node.next_functions]
+    if leaves:  # a graph that was there before the call is needed again: it is kept
+        torch.autograd.grad(ends, leaves, [torch.empty_like(t) for t in ends], retain_graph=True, allow_unused=True)
+
+
+class _Recorder(TorchDispatchMode):
+    """Lets our operators allocate and choose on fake tensors, and keeps what they chose and launched."""
+
+    def __init__(self, fake: FakeTensorMode) -> None:
+        super().__init__()
+        self.seen: list[Operation] = []
+        self._fake = fake
+        self._layers = [""]
+        self._sources: dict[int, Operation] = {}  # by the sequence number of the autograd node that a call got
+        self._inside: Operation | None = None
+
+    @contextlib.contextmanager
+    def naming(self, module: torch.nn.Module) -> Iterator[None]:
+        """Know the name of the innermost layer that is running."""
+
+        def leave(*_: Any) -> None:
+            self._layers.pop()
+
+        handles = []
+        for name, layer in module.named_modules():
+            handles.append(layer.register_forward_pre_hook(lambda *_, name=name: self._layers.append(name)))
+            handles.append(layer.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._inside is not None:
+            return self._watch_copy(self._inside, func, args, kwargs or {})
+        if func.namespace != "tritonconv":
+            return func(*args, **(kwargs or {}))
+        latest = torch.autograd._get_sequence_nr() - 1
+        args = [self._without_data(a) for a in args]
+        node = torch._C._current_autograd_node()
+        source = None if node is None else self._sources.get(node._sequence_nr())
+        arguments = {a.name: value for a, value in zip(func._schema.arguments, args, strict=True)}
+        operator = func._schema.name.split("::")[1]
+        self._inside = seen = Operation(operator, source.layer if source else self._layers[-1], arguments, source)
+        try:
+            with jit.record_launches() as seen.launches, tuning.record_choices() as seen.choices, self:
+                outputs = func.redispatch(IMPLEMENTATION, *args)
+        finally:
+            self._inside = None
+        returned = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        seen.outputs = dict(zip(OUTPUTS[operator], returned, strict=True))
+        self.seen.append(seen)
+        # the latest node is the one that autograd has just made for this call; if it made none, an older call's
+        self._sources.setdefault(latest, seen)
+        return outputs
+
+    def _without_data(self, value: Any) -> Any:
+        """A tensor of the caller's own that the call found without being given it, such as a closure's weight."""
+        is_real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
+        return self._fake.from_tensor(value) if is_real else value
+
+    @staticmethod
+    def _watch_copy(seen: Operation, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run torch's own operator inside one of ours; note it if it wrote a new tensor, as a reshape may."""
+        out = func(*args, **kwargs)
+        read = [a for a in args if isinstance(a, torch.Tensor)]
+        new = isinstance(out, torch.Tensor) and storage(out) not in map(storage, read)
+        if new and read and "empty" not in func.__name__:
+            seen.copies.append((f"a copy by torch's {func.__name__.split('.')[0]}", [*read, out]))
+        return out
+
+
+def storage(t: torch.Tensor) -> int:
+    return t.untyped_storage()._cdata
