@@ -1,27 +1,51 @@
-"""One training step of mnist-cnn3 on the CPU, side by side in one run: the interpreter with tiles meant for a GPU, the
-interpreter with its own, and torch's own layers.
+"""The interpreter on the CPU, side by side in one run: with its own tiles, with tiles meant for a GPU, and torch's own
+layers.
 
-    python -m bench.interpreter [--batch-size 64] [--steps 7] [--gpu-steps 1] [--json FILE]
+    python -m bench.interpreter [step] [epoch] [example] [--data-dir DIR] [--json FILE]
+
+step: one training step of mnist-cnn3. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py, tests
+included. example: README's first command after installation. What would take hours with a GPU's tiles is estimated
+from its training steps, and the table says so.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 from torch.nn.functional import cross_entropy
 
 import tritonconv
-from bench import environment
+from bench import environment, tables
 from examples.networks import mnist_cnn3
 from tritonconv import tuning
 
 GPU = "sm_90"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mnist.py"
+OWN, GPUS, TORCH = "the interpreter's own tiles", f"tiles for a GPU ({GPU})", "torch's layers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Seconds of each repeat; `accuracy` on test digits where it trained; `note` on how it was measured."""
+
+    work: str
+    by: str
+    seconds: list[float]
+    accuracy: float | None = None
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
 
 def training_step(convert: bool, batch_size: int) -> Callable[[], None]:
@@ -48,54 +72,108 @@ def stopwatch(seconds: list[float]) -> Iterator[None]:
     seconds.append(time.perf_counter() - start)
 
 
-def measure(batch_size: int, steps: int, gpu_steps: int) -> dict[str, list[float]]:
-    """Seconds of each step, torch's and ours in turn, then the slow ones; a first step of each is not counted."""
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Ours as the example runs them: numpy's share of the work has one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def measure_step(batch_size: int, steps: int) -> list[Measured]:
+    """Our own tiles and torch in turn, then the GPU's tiles. Each one's first step is told apart: it is interpreted
+    and recorded, the others replay it."""
+    work = f"one training step, batch {batch_size}"
+    first: dict[str, list[float]] = {OWN: [], GPUS: [], TORCH: []}
+    later: dict[str, list[float]] = {OWN: [], GPUS: [], TORCH: []}
     ours, torchs = training_step(True, batch_size), training_step(False, batch_size)
-    times: dict[str, list[float]] = {f"tiles for a GPU ({GPU})": [], "tiles for the interpreter": [], "torch": []}
-    gpu, own, peer = times.values()
-    ours()
-    torchs()
-    for _ in range(steps):
-        with stopwatch(own):
+    for step in range(steps + 1):
+        seconds = later if step else first
+        with one_thread(), stopwatch(seconds[OWN]):
             ours()
-        with stopwatch(peer):
+        with stopwatch(seconds[TORCH]):
             torchs()
-    for _ in range(gpu_steps):
-        with tuning.target(GPU), stopwatch(gpu):
-            ours()
-    return times
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of the interpreter's own tiles and of torch")
-    parser.add_argument("--gpu-steps", type=int, default=1, help="timed steps with tiles meant for a GPU (slow)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    if min(args.batch_size, args.steps, args.gpu_steps) < 1:
-        parser.error("--batch-size, --steps and --gpu-steps must be at least 1")
-
-    times = measure(args.batch_size, args.steps, args.gpu_steps)
-    slowest = statistics.median(next(iter(times.values())))
-    rows = [
-        {
-            "mnist-cnn3, one step": name,
-            "median s": statistics.median(seconds),
-            "least s": min(seconds),
-            "most s": max(seconds),
-            "steps": len(seconds),
-            "times as fast as GPU tiles": slowest / statistics.median(seconds),
-        }
-        for name, seconds in times.items()
+    with tuning.target(GPU), one_thread():
+        for step in range(steps + 1):
+            with stopwatch((later if step else first)[GPUS]):
+                ours()
+    return [
+        *(Measured(work, by, seconds) for by, seconds in later.items()),
+        *(Measured(f"the first {work.removeprefix('one ')}", by, first[by]) for by in (OWN, GPUS)),
     ]
-    conditions = environment.describe()
+
+
+def measure_training(work: str, options: list[str], gpu_step: float) -> list[Measured]:
+    """examples/train_mnist.py with our layers and with torch's, each in a process of its own, start to end."""
+    measured = []
+    for by, backend in ((OWN, "triton"), (TORCH, "torch")):
+        with tempfile.TemporaryDirectory() as out:
+            seconds: list[float] = []
+            with stopwatch(seconds):
+                subprocess.run(
+                    [sys.executable, str(EXAMPLE), "--device", "cpu", "--backend", backend, "--out", out, *options],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+            metrics = json.loads((Path(out) / "metrics.json").read_text())
+        measured.append(Measured(work, by, seconds, metrics["test_accuracy"]))
+        steps = len(metrics["step_losses"])
+    estimate = Measured(work, GPUS, [steps * gpu_step], note=f"estimated: {steps:,} steps of {gpu_step:.3g} s")
+    return [*measured, estimate]
+
+
+def table(measured: list[Measured]) -> str:
+    """Markdown; the ratio is to the GPU's tiles at the same work."""
+    gpu = {m.work: m.median for m in measured if m.by == GPUS}
+    return tables.grid(
+        [
+            {
+                "work": m.work,
+                "by": m.by,
+                "median s": m.median,
+                "least s": min(m.seconds),
+                "most s": max(m.seconds),
+                "repeats": len(m.seconds),
+                "times as fast as GPU tiles": gpu[m.work] / m.median,
+                "test accuracy": None if m.accuracy is None else f"{m.accuracy:.2%}",
+                "note": m.note or None,
+            }
+            for m in measured
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", nargs="*", metavar="step|epoch|example", help="what to measure (step); step always is")
+    parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four IDX files, for `epoch`")
+    parser.add_argument("--batch-size", type=int, default=64, help="of `step` (%(default)s)")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args(argv)
+    if unknown := set(args.work) - {"step", "epoch", "example"}:
+        parser.error(f"argument work: {sorted(unknown)[0]!r} is not step, epoch or example")
+    if min(args.batch_size, args.steps) < 1:
+        parser.error("--batch-size and --steps must be at least 1")
+    if "epoch" in args.work and args.data_dir is None:
+        parser.error("epoch needs --data-dir, a folder with MNIST's 60,000 digits")
+
+    conditions = environment.describe() | {"torch's threads": torch.get_num_threads()}
+    measured = measure_step(args.batch_size, args.steps)
+    gpu_step = next(m.median for m in measured if m.by == GPUS)
+    if "epoch" in args.work:
+        options = ["--data-dir", str(args.data_dir), "--limit", "60000", "--epochs", "1"]
+        measured += measure_training("one epoch of 60,000 digits", options, gpu_step)
+    if "example" in args.work:
+        measured += measure_training("README's first command, installed", [], gpu_step)
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"))
+    print(table(measured))
     if args.json:
-        args.json.write_text(
-            json.dumps({"conditions": conditions, "batch_size": args.batch_size, "rows": rows}, indent=1)
-        )
+        rows = [dataclasses.asdict(m) for m in measured]
+        args.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 
 from bench import __main__ as bench
 from bench import environment, gate, providers, report, rows, steps, tables, timing, workloads
+from bench import interpreter as interpreter_bench
 from bench.rows import Row
 from bench.workloads import Problem, Workload
 from tritonconv import interpreter
@@ -553,3 +554,46 @@ def test_the_gpus_branch_with_the_device_faked(tmp_path, monkeypatch, capsys):
     assert {r.floor_ms for r in kept if r.tf32 == "off" and r.mode == "forward"} == {
         max(small.flops / 1e13, small.bytes / 1e12) * 1e3
     }
+
+
+# --- the interpreter's bench ---
+
+
+@cpu_only
+def test_the_interpreters_bench(tmp_path, capsys):
+    """Each tile table and torch in one run, in the table and in the JSON; whatever it does to torch is undone."""
+    threads = torch.get_num_threads()
+    interpreter_bench.main(["--batch-size", "1", "--steps", "2", "--json", str(tmp_path / "run.json")])
+    assert torch.get_num_threads() == threads
+    data = json.loads((tmp_path / "run.json").read_text())
+    assert {"gpu", "cpu", "torch", "triton", "commit", "date", "torch's threads"} <= data["conditions"].keys()
+    step = {row["by"]: row["seconds"] for row in data["rows"] if row["work"] == "one training step, batch 1"}
+    assert {by: len(seconds) for by, seconds in step.items()} == dict.fromkeys(
+        (interpreter_bench.OWN, interpreter_bench.GPUS, interpreter_bench.TORCH), 2
+    )
+    assert "times as fast as GPU tiles" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stpe"], "'stpe' is not step, epoch or example"),
+        (["epoch"], "epoch needs --data-dir"),
+        (["--steps", "0"], "--steps must be at least 1"),
+    ],
+)
+def test_the_interpreters_bench_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        interpreter_bench.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_would_take_hours_is_called_an_estimate():
+    rows = [
+        interpreter_bench.Measured("epoch", interpreter_bench.OWN, [10.0, 30.0, 20.0], 0.99),
+        interpreter_bench.Measured("epoch", interpreter_bench.GPUS, [400.0], note="estimated: 4 steps of 100 s"),
+    ]
+    ours, gpus = interpreter_bench.table(rows).splitlines()[2:]
+    assert [cell.strip() for cell in ours.split("|")[3:9]] == ["20", "10", "30", "3", "20", "99.00%"]
+    assert "estimated: 4 steps of 100 s" in gpus
