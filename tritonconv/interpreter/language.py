@@ -42,7 +42,12 @@ def _reduce(value: Any, axis: Any, combine_fn: Any, keep_dims: bool = False, **_
 @functools.cache
 def _language_patches() -> list[tuple[Any, str, Any]]:
     """What must be replaced where, as (object, attribute, value), for Triton's language to run on numpy."""
-    scope = interpreter._patch_lang(_call_interpreted)
+    original = interpreter.interpreter_builder
+    try:
+        interpreter.interpreter_builder = builder  # Triton 3.6 keeps the one that it finds while it patches
+        scope = interpreter._patch_lang(_call_interpreted)
+    finally:
+        interpreter.interpreter_builder = original
     patches = {(id(owner), name): (owner, name, getattr(owner, name)) for owner, name, _ in scope._changes}
     scope.restore()
     return [
