@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 
 from bench import environment
-from tritonconv import functional, jit, tuning
+from tritonconv import candidates, functional, jit, tuning
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -33,9 +33,8 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
-# Shared memory that one block may ask for, in bytes. Source: CUDA C++ programming guide, technical specifications per
-# compute capability; AMD CDNA3 ISA.
-SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+# Shared memory that one block may ask for, in bytes.
+SHARED_LIMIT = candidates.SHARED_BYTES
 GEMM_KERNELS = ("implicit_gemm_forward_kernel", "implicit_gemm_dgrad_kernel", "implicit_gemm_wgrad_kernel")
 # Matrix-unit instructions by target. tcgen05 on sm_100 is UTC*MMA in SASS.
 MATRIX = {"sm_80": r"\b(HMMA|DMMA)\b", "sm_90": r"\b(HGMMA|HMMA|DMMA)\b", "sm_100": r"\b(UTC\w*MMA|HMMA|DMMA)\b"}

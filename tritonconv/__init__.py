@@ -1,8 +1,9 @@
 """tritonconv: convolution layers for PyTorch whose every kernel is written in Triton, in Python."""
 
 from tritonconv import functional, nn
+from tritonconv.autotune import autotune
 from tritonconv.convert import convert
 from tritonconv.explain import explain
+from tritonconv.version import __version__ as __version__
 
-__version__ = "0.1.0"
-__all__ = ["convert", "explain", "functional", "nn"]
+__all__ = ["autotune", "convert", "explain", "functional", "nn"]

@@ -114,7 +114,7 @@ def conv2d(
 ) -> torch.Tensor:
     """y = conv(x, w) + b, or relu of it; (N, C_out, P, Q)."""
     geometry = _checked(x, w, b, (stride, padding, dilation, groups), algorithm)
-    forward = _FORWARD[tuning.pick_algorithm(geometry, algorithm)]
+    forward = _FORWARD[tuning.pick_algorithm(geometry, algorithm, "conv2d", x)]
     return forward(x, w, b, geometry, memory_format(x, w), relu)[0]
 
 
@@ -145,7 +145,9 @@ def conv2d_dgrad(
     shape = (dy.shape[0], w.shape[1] * groups, *input_size)
     geometry = conv_geometry(shape, w.shape, None, stride, padding, dilation, groups)
     _require_shape("dy", dy, geometry.output_shape)
-    return _DGRAD[tuning.pick_algorithm(geometry, algorithm)](dy, w, geometry, _layout(channels_last))
+    return _DGRAD[tuning.pick_algorithm(geometry, algorithm, "conv2d_dgrad", dy)](
+        dy, w, geometry, _layout(channels_last)
+    )
 
 
 def _conv2d_wgrad_fake(
@@ -179,7 +181,7 @@ def conv2d_wgrad(
     w_shape = (dy.shape[1], x.shape[1] // groups, *filter_size)
     geometry = conv_geometry(x.shape, w_shape, None, stride, padding, dilation, groups)
     _require_shape("dy", dy, geometry.output_shape)
-    wgrad = _WGRAD[tuning.pick_algorithm(geometry, algorithm)]
+    wgrad = _WGRAD[tuning.pick_algorithm(geometry, algorithm, "conv2d_wgrad", dy)]
     dw, db = wgrad(dy, x, geometry, _layout(channels_last), bias)
     return dw, dy.new_empty(0) if db is None else db
 
@@ -243,7 +245,7 @@ def conv2d_bias_relu_max_pool2d(
         (pool_kernel, pool_stride, pool_padding, pool_dilation, ceil_mode),
         algorithm,
     )
-    forward = _FORWARD[tuning.pick_algorithm(geometry, algorithm)]
+    forward = _FORWARD[tuning.pick_algorithm(geometry, algorithm, "conv2d_bias_relu_max_pool2d", x)]
     y, code = forward(x, w, b, geometry, memory_format(x, w), True, pool)
     assert code is not None
     return y, code

@@ -23,6 +23,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit, tuning
+from tritonconv.calls import leaves_of
 from tritonconv.geometry import ConvGeometry, conv_geometry
 
 FUSED = "conv2d_bias_relu_max_pool2d"
@@ -126,15 +127,7 @@ def _as_leaf(t: torch.Tensor) -> torch.Tensor:
 def _run_backward(outputs: Any) -> None:
     """Backward from every output to every leaf below it; no leaf's .grad is touched."""
     ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
-    leaves, seen, nodes = [], set(), [t.grad_fn for t in ends]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-        nodes += [following for following, _ in node.next_functions]
+    leaves = list(leaves_of(ends))
     if leaves:  # a graph that was there before the call is needed again: it is kept
         torch.autograd.grad(ends, leaves, [torch.empty_like(t) for t in ends], retain_graph=True, allow_unused=True)
 

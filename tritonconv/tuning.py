@@ -2,19 +2,24 @@
 
 Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory; the
 interpreter pays for each operation of each program and wants few programs with tiles as large as a cache holds.
+
+A choice is built in, or tuned: measured by tritonconv.autotune among candidates.py's, and looked up by its `Key`.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import functools
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from triton import cdiv, next_power_of_2
 
-from tritonconv.geometry import ConvGeometry
+from tritonconv.geometry import ConvGeometry, PoolGeometry
 
-Tile = dict[str, Any]
+Tile = dict[str, Any]  # block sizes, warps and stages; or {"algorithm": name}, the choice that "auto" leaves open
 T = TypeVar("T")
 
 # Elements of the largest tile in the interpreter; Triton allows 2**20.
@@ -25,6 +30,12 @@ GPU_PROGRAMS = 264
 FLATTEN_BELOW = 16
 # Channels of a group under which the direct kernel takes a grouped convolution.
 DIRECT_BELOW = 8
+# Operators on tiles of pixels × channels, and on plain runs of elements.
+PIXEL_OPERATORS = (
+    *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
+    *("max_pool_forward", "max_pool_backward", "max_pool_gather"),
+)
+ELEMENT_OPERATORS = ("sum_splits", "relu")
 
 _architecture: str | None = None
 _choices: "list[Choice] | None" = None
@@ -55,6 +66,38 @@ def _because(about: str, chosen: T, reason: str) -> T:
     if _choices is not None:
         _choices.append(Choice(about, chosen, reason))
     return chosen
+
+
+class Key(NamedTuple):
+    """What one choice holds for. Pixels and elements count to the next power of two: no exact batch is in a key."""
+
+    machine: str
+    operator: str
+    dtype: torch.dtype
+    channels_last: bool
+    precision: str  # of fp32 products
+    window: tuple  # of the filter or the pooling: size, stride, padding, dilation, and a filter's groups
+    sizes: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        """The key as a report and a cache file have it: without the machine."""
+        names = ("window", "stride", "padding", "dilation", "groups")
+        layout = "channels_last" if self.channels_last else "contiguous"
+        pairs = (*self.sizes, *zip(names, self.window, strict=False))
+        words = [f"{name}={value}".replace(" ", "") for name, value in pairs]
+        return " ".join([self.operator, str(self.dtype).removeprefix("torch."), layout, self.precision, *words])
+
+
+class Asked(NamedTuple):
+    """What a launcher asked a choice for: a tensor, the geometry, and the sizes as the key has them."""
+
+    x: torch.Tensor
+    geometry: ConvGeometry | PoolGeometry | None
+    sizes: dict[str, int]
+
+
+tuned: dict[Key, Tile] = {}  # what autotune chose in this process
+_asked: dict[Key, Asked] | None = None
 
 
 @contextlib.contextmanager
@@ -91,10 +134,42 @@ def dot_precision(x: torch.Tensor) -> str:
     return "tf32" if allowed == "tf32" else "tf32x3"
 
 
-def pick_algorithm(geometry: ConvGeometry, algorithm: str) -> str:
-    """What "auto" stands for: direct where groups leave a matrix product too few channels, else implicit GEMM."""
+def pick_algorithm(
+    geometry: ConvGeometry, algorithm: str, operator: str | None = None, x: torch.Tensor | None = None
+) -> str:
+    """What "auto" stands for: what was tuned for `operator` on tensors like `x`, else what is built in."""
     if algorithm != "auto":
         return _because("algorithm", algorithm, "asked for by name")
+    if operator is not None and x is not None:
+        C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
+        sizes = {"pixels": geometry.N * math.prod(geometry.output_size), "C_in": C_in, "C_out": C_out}
+        if choice := _look_up(operator, x, geometry, sizes):
+            return _because("algorithm", choice["algorithm"], 'by "auto": the fastest that autotune measured')
+    return built_in_algorithm(geometry)
+
+
+def pick(operator: str, x: torch.Tensor, geometry: ConvGeometry | PoolGeometry | None = None, **sizes: int) -> Tile:
+    """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`.
+
+    `geometry` tells tuned choices apart; the built-in ones do not depend on it.
+    """
+    if choice := _look_up(operator, x, geometry, sizes):
+        return _because("tile", choice, "the fastest that autotune measured")
+    return built_in(operator, x, **sizes)
+
+
+def built_in(operator: str, x: torch.Tensor, **sizes: int) -> Tile:
+    """The tile of the tables below, whatever was tuned."""
+    arch = architecture(x.device)
+    if arch == "interpreter":
+        reason = "the interpreter's table: few programs with large tiles, since each program costs"
+        return _because("tile", _INTERPRETER[operator](x, **sizes), reason)
+    reason = f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
+    return _because("tile", _GPU[operator](x, **sizes), reason)
+
+
+def built_in_algorithm(geometry: ConvGeometry) -> str:
+    """Direct where groups leave a matrix product too few channels, else implicit GEMM."""
     if geometry.groups == 1:
         return _because("algorithm", "implicit_gemm", 'by "auto": one group gives a matrix product all the channels')
     least = min(geometry.C_in, geometry.C_out) // geometry.groups
@@ -103,16 +178,6 @@ def pick_algorithm(geometry: ConvGeometry, algorithm: str) -> str:
         return _because("algorithm", "direct", reason)
     reason = f'by "auto": {DIRECT_BELOW} channels a group or more ({least}) are enough for a matrix product'
     return _because("algorithm", "implicit_gemm", reason)
-
-
-def pick(operator: str, x: torch.Tensor, **sizes: int) -> Tile:
-    """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`."""
-    arch = architecture(x.device)
-    if arch == "interpreter":
-        reason = "the interpreter's table: few programs with large tiles, since each program costs"
-        return _because("tile", _INTERPRETER[operator](x, **sizes), reason)
-    reason = f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
-    return _because("tile", _GPU[operator](x, **sizes), reason)
 
 
 def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
@@ -139,6 +204,62 @@ def _flatten_taps(C_in: int) -> bool:
 
 def _block(size: int, least: int, most: int) -> int:
     return max(least, min(most, next_power_of_2(max(size, 1))))
+
+
+# --- tuned choices: looked up, listened to, tried ---
+
+
+@functools.cache
+def machine(device: torch.device) -> str:
+    """The device's name and architecture. A CPU has no name torch knows: its vector instructions stand for it."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {architecture(device)}"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {architecture(device)}"
+
+
+@contextlib.contextmanager
+def using(choices: Mapping[Key, Tile]) -> Iterator[None]:
+    """Exactly `choices` are the tuned ones; with none, everything is built in."""
+    global tuned
+    previous, tuned = tuned, dict(choices)
+    try:
+        yield
+    finally:
+        tuned = previous
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[dict[Key, Asked]]:
+    """Collect every choice that is asked for, in the order of asking."""
+    global _asked
+    previous, _asked = _asked, {}
+    try:
+        yield _asked
+    finally:
+        _asked = previous
+
+
+def _look_up(
+    operator: str, x: torch.Tensor, geometry: ConvGeometry | PoolGeometry | None, sizes: Mapping[str, int]
+) -> Tile | None:
+    """The tuned choice, or None; `target` asks for tiles of a machine that is not there, on which nothing is tuned."""
+    if _architecture is not None or (_asked is None and not tuned):
+        return None
+    bucket = {
+        name: next_power_of_2(max(size, 1)) if name in ("pixels", "elements") else int(size)
+        for name, size in sizes.items()
+    }
+    window: tuple = ()
+    if isinstance(geometry, ConvGeometry):
+        window = (geometry.filter_size, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    elif geometry is not None:
+        window = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    channels_last = x.dim() == 4 and x.stride(1) == 1
+    precision = dot_precision(x)
+    key = Key(machine(x.device), operator, x.dtype, channels_last, precision, window, tuple(bucket.items()))
+    if _asked is not None:
+        _asked[key] = Asked(x, geometry, bucket)
+    return tuned.get(key)
 
 
 # --- the interpreter ---
@@ -248,15 +369,13 @@ _INTERPRETER: dict[str, Callable[..., Tile]] = {
     "implicit_gemm_forward": _interpreter_forward,
     "implicit_gemm_dgrad": _interpreter_dgrad,
     "implicit_gemm_wgrad": _interpreter_wgrad,
-    "pixels": _interpreter_pixels,
-    "sum_splits": _interpreter_elements,
-    "elements": _interpreter_elements,
+    **dict.fromkeys(PIXEL_OPERATORS, _interpreter_pixels),
+    **dict.fromkeys(ELEMENT_OPERATORS, _interpreter_elements),
 }
 _GPU: dict[str, Callable[..., Tile]] = {
     "implicit_gemm_forward": _gpu_forward,
     "implicit_gemm_dgrad": _gpu_dgrad,
     "implicit_gemm_wgrad": _gpu_wgrad,
-    "pixels": _gpu_pixels,
-    "sum_splits": _gpu_elements,
-    "elements": _gpu_elements,
+    **dict.fromkeys(PIXEL_OPERATORS, _gpu_pixels),
+    **dict.fromkeys(ELEMENT_OPERATORS, _gpu_elements),
 }

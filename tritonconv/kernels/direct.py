@@ -318,7 +318,7 @@ def direct_forward(
         return y, code
     P_out, Q_out = y.shape[2:]
     pixels = geometry.N * P_out * Q_out
-    tile = tuning.pick("pixels", y, pixels=pixels, channels=geometry.C_out)
+    tile = tuning.pick("direct_forward", y, geometry, pixels=pixels, channels=geometry.C_out)
     # one program: BLOCK_M pixels × BLOCK_N channels
     grid = (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_out, tile["BLOCK_N"]))
     direct_forward_kernel[grid](
@@ -354,7 +354,7 @@ def direct_dgrad(
     if dx.numel() == 0:
         return dx
     pixels = geometry.N * math.prod(geometry.input_size)
-    tile = tuning.pick("pixels", dx, pixels=pixels, channels=geometry.C_in)
+    tile = tuning.pick("direct_dgrad", dx, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
     grid = (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_in, tile["BLOCK_N"]))
     direct_dgrad_kernel[grid](
@@ -378,7 +378,7 @@ def direct_wgrad(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """dw in `layout`, and db when asked for, from one pass over dy."""
     pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("pixels", dy, pixels=pixels, channels=geometry.C_out)
+    tile = tuning.pick("direct_wgrad", dy, geometry, pixels=pixels, channels=geometry.C_out)
     channel_blocks = triton.cdiv(geometry.C_out, tile["BLOCK_N"])
     filters = geometry.taps * geometry.C_in // geometry.groups
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))

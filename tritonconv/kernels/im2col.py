@@ -129,7 +129,7 @@ def unfold(x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format)
     if columns.numel() == 0:
         return columns
     pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("pixels", columns, pixels=pixels, channels=columns.shape[1])
+    tile = tuning.pick("unfold", columns, geometry, pixels=pixels, channels=columns.shape[1])
     # one program: BLOCK_M pixels × BLOCK_N of (c, r, s)
     unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(columns.shape[1], tile["BLOCK_N"]))](
         x_ptr=x,
@@ -153,7 +153,7 @@ def fold(
     if x.numel() == 0:
         return x
     pixels = geometry.N * math.prod(geometry.input_size)
-    tile = tuning.pick("pixels", x, pixels=pixels, channels=geometry.C_in)
+    tile = tuning.pick("fold", x, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
     fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_in, tile["BLOCK_N"]))](
         columns_ptr=columns,

@@ -364,9 +364,8 @@ def implicit_gemm_forward(
     P_out, Q_out = y.shape[2:]
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     pixels = geometry.N * P_out * Q_out
-    tile = tuning.pick(
-        "implicit_gemm_forward", x, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps, pooled=pool is not None
-    )
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": geometry.taps, "pooled": pool is not None}
+    tile = tuning.pick("implicit_gemm_forward", x, geometry, **sizes)
     if tile["FLATTEN_TAPS"]:
         steps = triton.cdiv(geometry.taps * C_in, tile["BLOCK_K"])
     else:
@@ -414,7 +413,7 @@ def implicit_gemm_dgrad(
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     phases = math.prod(geometry.stride)
     pixels = geometry.N * math.prod(map(triton.cdiv, geometry.input_size, geometry.stride))
-    tile = tuning.pick("implicit_gemm_dgrad", dy, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
+    tile = tuning.pick("implicit_gemm_dgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
     gcds = [math.gcd(d, s) for d, s in zip(geometry.dilation, geometry.stride, strict=True)]
     inverses = [pow(d // g, -1, s // g) for d, s, g in zip(geometry.dilation, geometry.stride, gcds, strict=True)]
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
@@ -445,7 +444,7 @@ def implicit_gemm_wgrad(
     """dw in `layout`, and db when asked for, from one pass over dy."""
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("implicit_gemm_wgrad", dy, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
+    tile = tuning.pick("implicit_gemm_wgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
     if tile["FLATTEN_TAPS"]:
         blocks_n = triton.cdiv(geometry.taps * C_in, tile["BLOCK_N"])
     else:

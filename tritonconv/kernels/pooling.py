@@ -222,10 +222,10 @@ def _sizes(x_shape: torch.Size, pool: PoolGeometry) -> dict[str, int]:
     return {"N": x_shape[0], "C": x_shape[1], "H": H, "W": W, "P": P, "Q": Q}
 
 
-def _grid(t: torch.Tensor) -> tuple[tuple[int, int], tuning.Tile]:
+def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[tuple[int, int], tuning.Tile]:
     """One program: BLOCK_M pixels × BLOCK_N channels of `t`."""
     pixels = t.shape[0] * t.shape[2] * t.shape[3]
-    tile = tuning.pick("pixels", t, pixels=pixels, channels=t.shape[1])
+    tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
     return (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(t.shape[1], tile["BLOCK_N"])), tile
 
 
@@ -238,7 +238,7 @@ def max_pool_forward(
     code = torch.empty(shape, dtype=pool.code_dtype, device=x.device, memory_format=layout)
     index = torch.empty(shape, dtype=torch.int64, device=x.device, memory_format=layout) if indices else None
     if y.numel() > 0:
-        grid, tile = _grid(y)
+        grid, tile = _grid("max_pool_forward", y, pool)
         max_pool_forward_kernel[grid](
             x_ptr=x,
             y_ptr=y,
@@ -262,7 +262,7 @@ def max_pool_backward(
     shape = (*dy.shape[:2], *pool.input_size)
     dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=layout)
     if dx.numel() > 0:
-        grid, tile = _grid(dx)
+        grid, tile = _grid("max_pool_backward", dx, pool)
         max_pool_backward_kernel[grid](
             dy_ptr=dy,
             code_ptr=code,
@@ -284,7 +284,7 @@ def max_pool_gather(
     """(N, C, P, Q): x at the place each window's code names."""
     y = torch.empty(code.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     if y.numel() > 0:
-        grid, tile = _grid(y)
+        grid, tile = _grid("max_pool_gather", y, pool)
         max_pool_gather_kernel[grid](
             x_ptr=x,
             code_ptr=code,

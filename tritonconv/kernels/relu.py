@@ -90,7 +90,7 @@ def _launch(x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> torc
         for i in range(x.shape[0]):
             _launch(x[i], None if dy is None else dy[i], out[i])
         return out
-    tile = tuning.pick("elements", x, elements=out.numel())
+    tile = tuning.pick("relu", x, elements=out.numel())
     named = zip(("x", "out", "dy"), merged, strict=True)
     # one program: BLOCK_M elements
     relu_kernel[(triton.cdiv(out.numel(), tile["BLOCK_M"]),)](

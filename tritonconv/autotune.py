@@ -1,0 +1,347 @@
+"""Measure which tile and which algorithm is fastest for the calls of a model, on the device at hand.
+
+The model runs once while its calls of our operators are recorded. Each call is then repeated on inputs of its own with
+one choice changed at a time; a candidate is timed only after its result was the reference's, bit for bit. What is
+chosen goes into tuning's table for this process and into a file (cache.py). Nothing here runs unless it is asked for.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import triton.testing
+
+from tritonconv import cache, candidates, jit, ops, tuning
+from tritonconv.calls import Call, Like, record
+from tritonconv.geometry import pool_geometry
+from tritonconv.tuning import Key, Tile
+
+__all__ = ["Report", "Row", "autotune"]
+
+# A candidate must be this much faster than the built-in choice: medians of the same tile differ by a few percent.
+LEAST_GAIN = 0.05
+# Milliseconds of warm-up and of repeats on a GPU.
+GPU_WARMUP_MS, GPU_REPEAT_MS = 5, 25
+# Repeats on a CPU, and the seconds after which no further one starts.
+CPU_REPEATS, CPU_SECONDS = 5, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One choice: the built-in and the chosen one, the milliseconds of each where measured, and what was refused."""
+
+    key: str
+    source: Literal["measured", "known"]
+    built_in: Tile
+    chosen: Tile
+    built_in_ms: float | None = None
+    chosen_ms: float | None = None
+    candidates: int = 0
+    refused: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `autotune` did: a row a choice, in the order of the calls. `print(report)` shows it as a table."""
+
+    rows: tuple[Row, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def changed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.chosen != row.built_in)
+
+    def __str__(self) -> str:
+        lines = [("built-in", "chosen", "speed-up", "refused", "choice")]
+        for row in self.rows:
+            ratio = f"{row.built_in_ms / row.chosen_ms:.2f}" if row.built_in_ms and row.chosen_ms else ""
+            refused = f"{len(row.refused)} of {row.candidates}" if row.source == "measured" else "known"
+            lines.append((_describe(row.built_in), _describe(row.chosen), ratio, refused, row.key))
+        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        table = ["  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in lines]
+        reasons = [f"refused for {row.key}: {reason}" for row in self.rows for reason in row.refused]
+        measured = sum(row.source == "measured" for row in self.rows)
+        known = len(self.rows) - measured
+        files = ", ".join(map(str, self.files))
+        summary = f"{measured} measured, {known} known before, {len(self.changed)} not built in; kept in {files}"
+        return "\n".join([*table, *reasons, summary])
+
+
+def autotune(model: Callable[..., Any], *example: Any) -> Report:
+    """Measure the tiles and algorithms of every call of our operators in `model(*example)` and use the fastest.
+
+    Forward runs once and, where an output requires a gradient, so does backward (with a gradient of ones). A candidate
+    may win only if its result was, bit for bit, that of another algorithm in float64 on the same device, and if it was
+    at least 5 % faster than the built-in choice. What is chosen holds for the whole process, for every batch whose
+    pixels round up to the same power of two, and in later processes that call autotune, by a file in
+    TRITONCONV_CACHE_DIR (default ~/.cache/tritonconv). What is known already is not measured again.
+
+    A module is left as it was: no .grad is written, buffers and torch's random state are restored. Another callable is
+    run as it is, and so are hooks. Run nothing of ours in other threads meanwhile. Under DistributedDataParallel tune
+    the module inside, before wrapping it. Reentrant activation checkpointing is not supported, since it needs .grad.
+
+    Args:
+        model: an nn.Module or another callable, already converted and on its device.
+        example: what it is called with: tensors of the sizes, dtypes and memory formats to come.
+
+    Returns a Report: for every choice the built-in one, the chosen one, the ratio of times and what was refused.
+
+    Warns: a built-in choice was refused; a damaged cache file was set aside; the cache folder cannot be written.
+
+    Raises:
+        TypeError: model is not callable, or is a module that torch.jit scripted or traced.
+        ValueError: model called none of our operators.
+        RuntimeError: the current CUDA stream is being captured into a graph.
+    """
+    if not callable(model):
+        raise TypeError(f"model must be a torch.nn.Module or another callable, but got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"model must not be scripted or traced, but got {type(model).__name__}: tune it before torch.jit"
+        )
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("autotune cannot measure inside a CUDA graph capture: call it before capturing")
+    calls = record(model, example)
+    if not calls:
+        raise ValueError(
+            f"expected model to call an operator of tritonconv, but {type(model).__name__} called none: "
+            "convert it first (tritonconv.convert) or build it of tritonconv.nn's layers"
+        )
+    search = _Search()
+    try:
+        for trial in map(_Trial, calls):
+            # the recorded arguments are what autocast made of the model's
+            with torch.no_grad(), torch.autocast(trial.device.type, enabled=False):
+                search.settle(trial)
+    finally:
+        files = search.keep()
+    return Report(tuple(search.rows.values()), files)
+
+
+# --- one call: repeating it, its reference ---
+
+
+class _Trial:
+    """A recorded call with inputs made for it, to be run with one choice or another, and its references."""
+
+    def __init__(self, call: Call) -> None:
+        tensors = [a for a in call.args if isinstance(a, Like | torch.Tensor)]
+        self.device = tensors[0].device
+        generator = torch.Generator(self.device).manual_seed(0)
+        made = tuple(a.make(generator) if isinstance(a, Like) else a for a in call.args)
+        self.call = Call(call.op, made)
+        self._references: dict[str, tuple | str] = {}
+
+    def run(self) -> tuple[torch.Tensor, ...]:
+        return _as_tuple(self.call.op(*self.call.args))
+
+    def asked(self) -> dict[Key, list[Tile]]:
+        """The choices that the call asks for, with their candidates. Nothing is launched."""
+        with tuning.listening() as asked, jit.record_launches():
+            self.run()
+        return {key: candidates.of(key, request) for key, request in asked.items()}
+
+    def refusal(self) -> str:
+        """Why the result with the choices in force is refused; "" if it is the reference's, bit for bit."""
+        try:
+            with tuning.listening() as asked, _poisoned():
+                results = self.run()
+            _synchronize(self.device)
+        except Exception as error:  # whatever a compiler or a launch raises: out of shared memory, say
+            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        by_direct = any(key.operator.startswith("direct") for key in asked)
+        references = self._reference("implicit_gemm" if by_direct else "direct")
+        if isinstance(references, str):
+            return f"no reference: {references}"
+        wrong = [
+            f"{int((result != reference).sum())} of {result.numel()} elements"
+            for result, reference in zip(results, references, strict=True)
+            if not torch.equal(result, reference)
+        ]
+        return f"wrong result: {', '.join(wrong)}" if wrong else ""
+
+    def _reference(self, algorithm: str) -> tuple | str:
+        """The results by `algorithm` in float64, in the call's dtypes; or why there are none."""
+        if algorithm not in self._references:
+            try:
+                with tuning.using({}):
+                    self._references[algorithm] = _reference(self.call, algorithm)
+            except Exception as error:  # float64 takes four times the memory of bf16
+                self._references[algorithm] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return self._references[algorithm]
+
+
+def _reference(call: Call, algorithm: str) -> tuple[torch.Tensor, ...]:
+    """The call in float64 with built-in tiles, rounded once to its dtype.
+
+    A convolution takes another algorithm. Pooling, ReLU, unfold and fold have one kernel, that rounds at most once: its
+    float64 variant is compiled apart, and no tile may give anything else. The fused operator is taken to pieces.
+    """
+    dtype = next(a.dtype for a in call.args if isinstance(a, torch.Tensor) and a.is_floating_point())
+
+    def widen(value: Any) -> Any:
+        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    wide = Call(call.op, tuple(widen(a) for a in call.args))
+    if call.op is ops.conv2d_bias_relu_max_pool2d.default:
+        x, w, b, stride, padding, dilation, groups, *window, _ = wide.args
+        y = ops.conv2d(x, w, b, stride, padding, dilation, groups, True, algorithm).to(dtype)
+        pooled, code, _ = ops.max_pool2d(y, *window, False)
+        # a dead ReLU passes no gradient
+        return pooled, code.masked_fill(pooled <= 0, pool_geometry(y.shape, *window).no_place)
+    results = _as_tuple(call.op(*wide.replaced(algorithm=algorithm)))
+    return tuple(r.to(dtype) if r.is_floating_point() else r for r in results)
+
+
+def _as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+@contextlib.contextmanager
+def _poisoned() -> Iterator[None]:
+    """New tensors are full of NaN, integers of their largest value: an element that nobody wrote is seen."""
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(run: Callable[[], Any], device: torch.device) -> float:
+    """Median milliseconds of a call that has run before; on a GPU by events, the L2 cache flushed before each run."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return triton.testing.do_bench(run, GPU_WARMUP_MS, GPU_REPEAT_MS, return_mode="median")
+    milliseconds: list[float] = []
+    while len(milliseconds) < CPU_REPEATS and sum(milliseconds) < CPU_SECONDS * 1e3:
+        start = time.perf_counter()
+        run()
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(milliseconds)
+
+
+# --- choosing ---
+
+
+class _Search:
+    """The choices found so far, by key, and what is known from the process and its cache files."""
+
+    def __init__(self) -> None:
+        self.found: dict[Key, Tile] = {}
+        self.rows: dict[Key, Row] = {}
+        self._stored: dict[str, dict[str, Tile]] = {}
+
+    def settle(self, trial: _Trial) -> None:
+        """Choose whatever the call asks for that is not chosen yet: tiles by every algorithm, then the algorithm."""
+        with tuning.using(self.found):
+            asked = trial.asked()
+        before = {key for key in asked if key in self.rows and self.rows[key].source == "measured"}
+        route = next((key for key, choices in asked.items() if "algorithm" in choices[0]), None)
+        if route is not None and not self._is_settled(route, asked[route]):
+            for choice in asked[route]:
+                self.found[route] = choice
+                self._settle_tiles(trial)
+            self._choose(trial, route, asked[route])
+        self._settle_tiles(trial)
+        if before:
+            self._withdraw(trial, before)
+
+    def keep(self) -> tuple[Path, ...]:
+        """Put what was found right into the process's table, and what was measured into a file a machine.
+
+        Where nothing was right nothing is kept: the next call of autotune looks, and warns, again.
+        """
+        right = {key: row for key, row in self.rows.items() if row.source == "known" or row.chosen_ms is not None}
+        tuning.tuned.update({key: row.chosen for key, row in right.items()})
+        for machine in self._stored:
+            rows = [row for key, row in right.items() if key.machine == machine and row.source == "measured"]
+            if rows:
+                cache.merge(cache.path(machine), {row.key: row.chosen for row in rows})
+        return tuple(map(cache.path, self._stored))
+
+    def _settle_tiles(self, trial: _Trial) -> None:
+        with tuning.using(self.found):
+            asked = trial.asked()
+        for key, choices in asked.items():
+            if "algorithm" not in choices[0] and not self._is_settled(key, choices):
+                self._choose(trial, key, choices)
+
+    def _is_settled(self, key: Key, choices: list[Tile]) -> bool:
+        """Whether a choice was made, now or before. One that is not among today's candidates is made anew."""
+        if key.machine not in self._stored:
+            self._stored[key.machine] = cache.load(cache.path(key.machine))
+        known = tuning.tuned.get(key, self._stored[key.machine].get(str(key)))
+        if key not in self.rows and known in choices:
+            self.found[key] = known
+            self.rows[key] = Row(str(key), "known", choices[0], known)
+        return key in self.rows
+
+    def _choose(self, trial: _Trial, key: Key, choices: list[Tile]) -> None:
+        """Time the candidates whose result is right, and keep the fastest."""
+        times: dict[int, float] = {}
+        refused: dict[int, str] = {}
+        for i, choice in enumerate(choices):
+            with tuning.using({**self.found, key: choice}):
+                reason = trial.refusal()
+                if not reason:
+                    times[i] = measure(trial.run, trial.device)
+                    reason = trial.refusal()  # a race between programs need not show the first time
+                if reason:
+                    times.pop(i, None)
+                    refused[i] = f"{_describe(choice)}: {reason}"
+        best = min(times, key=times.__getitem__, default=0)
+        if 0 in times and times[best] > (1 - LEAST_GAIN) * times[0]:
+            best = 0
+        if 0 in refused:
+            kept = f"{_describe(choices[best])} is used instead" if times else "no other was right: it stays"
+            warnings.warn(f"the built-in choice for {key} was refused ({refused[0]}); {kept}", stacklevel=4)
+        self.found[key] = choices[best]
+        self.rows[key] = Row(
+            key=str(key),
+            source="measured",
+            built_in=choices[0],
+            chosen=choices[best],
+            built_in_ms=times.get(0),
+            chosen_ms=times.get(best),
+            candidates=len(choices),
+            refused=tuple(refused.values()),
+        )
+
+    def _withdraw(self, trial: _Trial, keys: set[Key]) -> None:
+        """Back to the built-in choice for keys measured on another call, where this call's result is wrong with it."""
+        with tuning.using(self.found):
+            reason = trial.refusal()
+        if not reason:
+            return
+        for key in keys:
+            row = self.rows[key]
+            refused = f"{_describe(row.chosen)}: {reason}"
+            warnings.warn(f"the choice for {key} was refused on a second call ({refused})", stacklevel=4)
+            self.found[key] = row.built_in
+            reasons = (*row.refused, refused)
+            self.rows[key] = dataclasses.replace(row, chosen=row.built_in, chosen_ms=None, refused=reasons)
+
+
+def _describe(choice: Tile) -> str:
+    """64×64×32 flat 4w 3s: blocks, whether taps are flattened, warps, stages; or an algorithm's name."""
+    if "algorithm" in choice:
+        return choice["algorithm"]
+    words = ["×".join(str(choice[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K") if name in choice)]
+    words += ["flat"] if choice.get("FLATTEN_TAPS") else []
+    words += [f"{choice[name]}{name[4]}" for name in ("num_warps", "num_stages") if name in choice]
+    return " ".join(words)
