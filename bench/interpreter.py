@@ -72,17 +72,6 @@ def stopwatch(seconds: list[float]) -> Iterator[None]:
     seconds.append(time.perf_counter() - start)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Ours as the example runs them: numpy's share of the work has one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def measure_step(batch_size: int, steps: int) -> list[Measured]:
     """Our own tiles and torch in turn, then the GPU's tiles. Each one's first step is told apart: it is interpreted
     and recorded, the others replay it."""
@@ -92,11 +81,11 @@ def measure_step(batch_size: int, steps: int) -> list[Measured]:
     ours, torchs = training_step(True, batch_size), training_step(False, batch_size)
     for step in range(steps + 1):
         seconds = later if step else first
-        with one_thread(), stopwatch(seconds[OWN]):
+        with stopwatch(seconds[OWN]):
             ours()
         with stopwatch(seconds[TORCH]):
             torchs()
-    with tuning.target(GPU), one_thread():
+    with tuning.target(GPU):
         for step in range(steps + 1):
             with stopwatch((later if step else first)[GPUS]):
                 ours()

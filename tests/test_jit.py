@@ -306,6 +306,23 @@ def test_a_failing_launch_does_not_spoil_the_next(device):
     assert out.sum() == 0
 
 
+@only_interpreted
+def test_torchs_threads_and_precision_are_the_callers_again(device):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        torch.set_float32_matmul_precision("medium")
+        x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+        copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+        with pytest.raises(IndexError):
+            copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
+        assert torch.get_num_threads() == threads + 1
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("highest")
+
+
 # --- compiling without a GPU ---
 
 

@@ -40,7 +40,7 @@ def interpret(fn: Callable, constants: set[str], arguments: dict[str, Any], grid
     key = (fn, grid, sanitize_overflow, *map(_identity, arguments.values()))
     memory.tensors[:] = map(memory.bytes_of, tensors)
     try:
-        with np.errstate(all="ignore"), _exact_products():
+        with np.errstate(all="ignore"), _own_products():
             if key in _records:
                 _records.move_to_end(key)
                 _records[key].replay()
@@ -88,15 +88,18 @@ def _keep(key: tuple, record: recording.Record) -> None:
 
 
 @contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    """torch.set_float32_matmul_precision is for torch's own products."""
+def _own_products() -> Iterator[None]:
+    """A tile's product is torch's (builder.create_dot), in full precision whatever is set for the caller's own, and on
+    one thread: a tile is too small to share, and threads that wait for one another are late on a busy machine."""
     products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    precision = products.fp32_precision
-    if precision in ("none", "ieee"):
-        yield
-        return
-    products.fp32_precision = "ieee"
+    precision, threads = products.fp32_precision, torch.get_num_threads()
+    lowered = precision not in ("none", "ieee")
+    torch.set_num_threads(1)
+    if lowered:
+        products.fp32_precision = "ieee"
     try:
         yield
     finally:
-        products.fp32_precision = precision
+        torch.set_num_threads(threads)
+        if lowered:
+            products.fp32_precision = precision
