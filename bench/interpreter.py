@@ -17,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 import tritonconv
 from bench import environment, tables
+from bench import rows as results
 from examples.networks import mnist_cnn3
 from tritonconv import tuning
 
@@ -114,25 +116,36 @@ def measure_training(work: str, options: list[str], gpu_step: float) -> list[Mea
     return [*measured, estimate]
 
 
-def table(measured: list[Measured]) -> str:
+def table(measured: Sequence[Measured]) -> str:
     """Markdown; the ratio is to the GPU's tiles at the same work."""
     gpu = {m.work: m.median for m in measured if m.by == GPUS}
     return tables.grid(
         [
             {
-                "work": m.work,
+                "on the CPU": m.work,
                 "by": m.by,
-                "median s": m.median,
-                "least s": min(m.seconds),
-                "most s": max(m.seconds),
-                "repeats": len(m.seconds),
+                "seconds": f"{m.median:.3g}"
+                + (f" ({min(m.seconds):.3g} to {max(m.seconds):.3g})" if len(m.seconds) > 1 else ""),
                 "times as fast as GPU tiles": gpu[m.work] / m.median,
-                "test accuracy": None if m.accuracy is None else f"{m.accuracy:.2%}",
-                "note": m.note or None,
+                "test accuracy": f"{m.accuracy:.2%}" if m.accuracy is not None else m.note or None,
             }
             for m in measured
         ]
     )
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
+    """(conditions, what was measured) of a file that `main` wrote.
+
+    Raises:
+        ValueError: it is not such a file.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return content["conditions"], [Measured(**row) for row in content["rows"]]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} was not written by `python -m bench.interpreter --json`: {error}") from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -141,8 +154,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four IDX files, for `epoch`")
     parser.add_argument("--batch-size", type=int, default=64, help="of `step` (%(default)s)")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     args = parser.parse_args(argv)
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {args.json.parent}")
     if unknown := set(args.work) - {"step", "epoch", "example"}:
         parser.error(f"argument work: {sorted(unknown)[0]!r} is not step, epoch or example")
     if min(args.batch_size, args.steps) < 1:
@@ -161,8 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     print(table(measured))
     if args.json:
-        rows = [dataclasses.asdict(m) for m in measured]
-        args.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=1))
+        content = {"conditions": conditions, "rows": [dataclasses.asdict(m) for m in measured]}
+        results.replace(args.json, json.dumps(content, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m bench.report FILE.json [FILE.json ...] [--only PATTERN] [--out docs/] [--readme README.md] [--merge FILE]
 
-A README carries a table between the lines `<!-- bench FILE.json PATTERN -->` and `<!-- /bench -->`; --readme writes
-every such table anew, from the file named there, its path taken from the README's folder.
+A README carries a table between the lines `<!-- bench FILE.json PATTERN -->` and `<!-- /bench -->`, or, of a file of
+bench.interpreter, `<!-- interpreter FILE.json -->` and `<!-- /interpreter -->`; --readme writes every such table anew,
+from the file named there, its path taken from the README's folder.
 """
 
 import argparse
@@ -16,11 +17,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bench import interpreter
 from bench import rows as results
 from bench.rows import OK, Row
 from bench.tables import COLOURS, LOSES, outcome, ratios, summary, table, without_ours
 
-MARKED = re.compile(r"<!-- bench (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)<!-- /bench -->", re.DOTALL)
+MARKED = re.compile(
+    r"<!-- (?P<kind>bench|interpreter) (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)<!-- /(?P=kind) -->",
+    re.DOTALL,
+)
 
 
 def picture(rows: Sequence[Row]) -> Figure:
@@ -95,11 +100,14 @@ def readme(text: str, folder: Path) -> str:
     """
 
     def fill(match: re.Match[str]) -> str:
+        head = match[0][: match[0].index("\n") + 1]
+        if match["kind"] == "interpreter":
+            _, measured = interpreter.read(folder / match["file"])
+            return f"{head}\n{interpreter.table(measured)}\n\n<!-- /interpreter -->"
         _, rows = results.read(folder / match["file"])
         chosen = results.matching(rows, match["pattern"] or "")
         if not chosen:
             raise ValueError(f"no row of {match['file']} matches {match['pattern']!r}")
-        head = match[0][: match[0].index("\n") + 1]
         return f"{head}\n{table(chosen)}\n\n<!-- /bench -->"
 
     return MARKED.sub(fill, text)

@@ -453,12 +453,10 @@ def test_picture_puts_ours_that_lose_or_fail_first():
     assert [text.get_text() for text in axes.texts] == ["none right", "0.5", "2"]
 
 
-def test_readmes_table_is_what_the_committed_json_gives():
-    if not COMMITTED:
-        pytest.skip("no JSON in bench/results yet: nothing has been measured on a GPU")
+def test_readmes_tables_are_what_the_committed_json_gives():
     text = (ROOT / "README.md").read_text()
-    named = [match["file"] for match in report.MARKED.finditer(text)]
-    assert set(named) & {str(path.relative_to(ROOT)) for path in COMMITTED}, "no marked table of a committed JSON"
+    named = {match["file"] for match in report.MARKED.finditer(text)}
+    assert named == {str(path.relative_to(ROOT)) for path in COMMITTED}, "a committed JSON without its table"
     assert report.readme(text, ROOT) == text, "run python -m bench.report --readme README.md"
 
 
@@ -593,5 +591,20 @@ def test_what_would_take_hours_is_called_an_estimate():
         interpreter_bench.Measured("epoch", interpreter_bench.GPUS, [400.0], note="estimated: 4 steps of 100 s"),
     ]
     ours, gpus = interpreter_bench.table(rows).splitlines()[2:]
-    assert [cell.strip() for cell in ours.split("|")[3:9]] == ["20", "10", "30", "3", "20", "99.00%"]
-    assert "estimated: 4 steps of 100 s" in gpus
+    assert [cell.strip() for cell in ours.split("|")[3:6]] == ["20 (10 to 30)", "20", "99.00%"]
+    assert [cell.strip() for cell in gpus.split("|")[3:6]] == ["400", "1", "estimated: 4 steps of 100 s"]
+
+
+def test_readmes_table_of_the_interpreter_is_made_from_its_json(tmp_path):
+    rows = [
+        interpreter_bench.Measured("step", by, [s])
+        for by, s in ((interpreter_bench.OWN, 1.0), (interpreter_bench.GPUS, 5.0))
+    ]
+    content = {"conditions": {}, "rows": [dataclasses.asdict(row) for row in rows]}
+    (tmp_path / "cpu.json").write_text(json.dumps(content))
+    text = report.readme("<!-- interpreter cpu.json -->\nold\n<!-- /interpreter -->", tmp_path)
+    assert interpreter_bench.table(rows) in text and "old" not in text
+    assert report.readme(text, tmp_path) == text
+    (tmp_path / "cpu.json").write_text(json.dumps({"rows": []}))
+    with pytest.raises(ValueError, match=r"not written by `python -m bench\.interpreter"):
+        report.readme(text, tmp_path)
