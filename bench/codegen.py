@@ -8,6 +8,7 @@ widest global load in bytes, and the instructions of the loop that does the work
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import re
@@ -24,6 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 
 from bench import environment
+from bench import rows as results
 from tritonconv import candidates, functional, jit, tuning
 
 TARGETS = {
@@ -32,7 +34,14 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+# "float32" is without TF32, "tf32" the same tensors with it.
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float64": torch.float64,
+}
 # Shared memory that one block may ask for, in bytes.
 SHARED_LIMIT = candidates.SHARED_BYTES
 GEMM_KERNELS = ("implicit_gemm_forward_kernel", "implicit_gemm_dgrad_kernel", "implicit_gemm_wgrad_kernel")
@@ -87,10 +96,20 @@ def workloads(dtype: torch.dtype) -> dict[str, Call]:
     }
 
 
-def launches(call: Call, architecture: str) -> Iterator[jit.Launch]:
-    """The launches of a call's forward and backward, the first of each kernel."""
-    with tuning.target(architecture), jit.record_launches() as recorded:
-        y = call()
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """torch's switch for convolutions."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def launches(workload: str, architecture: str, dtype: str) -> Iterator[jit.Launch]:
+    """The launches of a workload's forward and backward, the first of each kernel."""
+    with tuning.target(architecture), tf32(dtype == "tf32"), jit.record_launches() as recorded:
+        y = workloads(DTYPES[dtype])[workload]()
         y.backward(torch.empty_like(y))
     seen = set()
     for launch in recorded:
@@ -190,7 +209,7 @@ def problems(row: Row) -> list[str]:
         found.append("no matrix-unit instruction")
     wide = "64" in row.workload and "im2col" not in row.workload
     # The matrix unit takes TF32 operands along the reduced axis alone, and wgrad reduces over pixels, which lie apart.
-    transposed = row.dtype == "float32" and row.kernel == "implicit_gemm_wgrad_kernel"
+    transposed = row.dtype in ("float32", "tf32") and row.kernel == "implicit_gemm_wgrad_kernel"
     if wide and row.target == "sm_90" and gemm and row.dtype != "float64" and "HGMMA" not in row.matrix:
         found.append(f"matrix unit not used as Hopper means it: {row.matrix}")
     if wide and gemm and not transposed and row.widest_load < 16:
@@ -201,8 +220,8 @@ def problems(row: Row) -> list[str]:
 def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> Iterator[Row]:
     for architecture in architectures:
         for dtype in dtypes:
-            for workload, call in workloads(DTYPES[dtype]).items():
-                for launch in launches(call, architecture):
+            for workload in workloads(DTYPES[dtype]):
+                for launch in launches(workload, architecture, dtype):
                     if re.search(pattern, f"{workload} {launch.kernel.fn.__name__}"):
                         yield examine(launch, architecture, dtype, workload)
 
@@ -210,7 +229,7 @@ def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16", "float32", "tf32"])
     parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on 'workload kernel'")
     parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()
@@ -220,7 +239,7 @@ def main() -> None:
     table = [dataclasses.asdict(row) | {"over budget": "; ".join(problems(row))} for row in rows]
     print(tabulate(table, headers="keys", tablefmt="github"))
     if args.json:
-        args.json.write_text(json.dumps({"conditions": conditions, "rows": table}, indent=1))
+        results.replace(args.json, json.dumps({"conditions": conditions, "rows": table}, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -312,7 +312,9 @@ def _gpu_limits(x: torch.Tensor) -> tuple[int, int, int, int]:
         return 32, 32, 16, 2
     arch = architecture(x.device)
     if x.dtype == torch.float32:
-        return 128 if arch == "sm_100" else 64, 64, 32, 3
+        # three TF32 products for one keep three times the operands in registers
+        depth = 16 if dot_precision(x) == "tf32x3" and arch != "sm_90" else 32
+        return 128 if arch == "sm_100" else 64, 64, depth, 3
     return 128, 64, 64 if arch == "sm_90" else 32, 3
 
 
