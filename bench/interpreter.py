@@ -75,26 +75,23 @@ def stopwatch(seconds: list[float]) -> Iterator[None]:
 
 
 def measure_step(batch_size: int, steps: int) -> list[Measured]:
-    """Our own tiles and torch in turn, then the GPU's tiles. Each one's first step is told apart: it is interpreted
-    and recorded, the others replay it."""
+    """Each in turn: torch on as many threads as it likes, ours on one, as the example runs it (torch's threads spin
+    while numpy works). The first step of ours is told apart: it is interpreted and recorded, the others replay it."""
     work = f"one training step, batch {batch_size}"
-    first: dict[str, list[float]] = {OWN: [], GPUS: [], TORCH: []}
-    later: dict[str, list[float]] = {OWN: [], GPUS: [], TORCH: []}
     ours, torchs = training_step(True, batch_size), training_step(False, batch_size)
-    for step in range(steps + 1):
-        seconds = later if step else first
-        with stopwatch(seconds[OWN]):
-            ours()
-        with stopwatch(seconds[TORCH]):
-            torchs()
-    with tuning.target(GPU):
-        for step in range(steps + 1):
-            with stopwatch((later if step else first)[GPUS]):
-                ours()
-    return [
-        *(Measured(work, by, seconds) for by, seconds in later.items()),
-        *(Measured(f"the first {work.removeprefix('one ')}", by, first[by]) for by in (OWN, GPUS)),
-    ]
+    measured, threads = [], torch.get_num_threads()
+    for by, step in ((OWN, ours), (TORCH, torchs), (GPUS, ours)):
+        seconds: list[float] = []
+        torch.set_num_threads(threads if by == TORCH else 1)
+        with tuning.target(GPU) if by == GPUS else contextlib.nullcontext():
+            for _ in range(steps + 1):
+                with stopwatch(seconds):
+                    step()
+        measured.append(Measured(work, by, seconds[1:]))
+        if step is ours:
+            measured.append(Measured(f"the first of them, batch {batch_size}", by, seconds[:1]))
+    torch.set_num_threads(threads)
+    return sorted(measured, key=lambda m: m.work != work)
 
 
 def measure_training(work: str, options: list[str], gpu_step: float) -> list[Measured]:

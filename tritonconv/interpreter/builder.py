@@ -52,6 +52,16 @@ class Builder(InterpreterBuilder):
         out = super().binary_op(lhs, rhs, op)
         return TensorHandle(expand(out.data, shape), out.dtype)
 
+    def create_select(self, condition: TensorHandle, a: TensorHandle, b: TensorHandle) -> TensorHandle:
+        # by bits: numpy's `where` takes a branch for each element, up to ten times as long
+        shape = np.broadcast_shapes(condition.data.shape, a.data.shape, b.data.shape)
+        if condition.data.dtype != np.bool_ or a.data.dtype != b.data.dtype:
+            return super().create_select(condition, a, b)
+        bits = np.dtype(f"i{a.data.itemsize}")
+        take, x, y = collapse(condition.data).view(np.int8), collapse(a.data).view(bits), collapse(b.data).view(bits)
+        out = ((x ^ y) & np.negative(take, dtype=bits)) ^ y
+        return TensorHandle(expand(out.view(a.data.dtype), shape), a.dtype.scalar)
+
     def create_reduce(self, value: TensorHandle, kind: Any, reduce: ReduceOps) -> TensorHandle:
         return reduce.apply(tl.tensor(value, kind)).handle
 

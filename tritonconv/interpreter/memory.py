@@ -49,7 +49,7 @@ def _at_pointers(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand:
 
 def _locate(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle) -> tuple:
     """The arguments of `act` before the operand: the number of the tensor that `ptrs` point into, its dtype, indices in
-    elements, where the mask holds (None: everywhere), the tile's shape.
+    elements, what `act` must know of the mask (None if it holds everywhere), the tile's shape.
 
     Raises:
         IndexError: an unmasked pointer lies outside the launch's tensors.
@@ -62,35 +62,33 @@ def _locate(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: Tens
         cut = tuple(slice(0, 1) if step == (0, 0) else slice(None) for step in steps)
         places, valid = places[cut], valid[cut]
     if not valid.any():
-        return 0, dtype, np.empty(0, np.int32), valid, shape
+        return 0, dtype, np.empty(0, np.int32), None, shape
     tensor = int(places.flat[valid.argmax()]) >> TENSOR_BIT
     index = places - np.uint64(tensor << TENSOR_BIT)
     index >>= np.uint64(dtype.itemsize.bit_length() - 1)
-    everywhere = valid.all()
-    if not everywhere and act is load:
-        index *= valid
-    elif not everywhere:
-        index = index[valid]
+    known = None
+    if not valid.all():
+        known = ~valid if act is load else np.flatnonzero(valid).astype(np.int32)
+        index = index * valid if act is load else index[valid]
     largest = int(index.max())
     if tensor >= len(tensors) or largest >= tensors[tensor].size // dtype.itemsize:
         raise IndexError("a pointer lies outside the tensor that the launch points into")
-    index = index.astype(np.int32 if largest < 2**31 else np.int64)
-    return tensor, dtype, index, None if everywhere else valid, shape
+    return tensor, dtype, index.astype(np.int32 if largest < 2**31 else np.int64), known, shape
 
 
 def load(
     tensor: int,
     dtype: np.dtype,
     index: np.ndarray,  # of the whole tile, 0 where masked out; empty if that is everywhere
-    valid: np.ndarray | None,
+    outside: np.ndarray | None,  # where the tile is masked out
     shape: tuple[int, ...],
     other: TensorHandle,
 ) -> TensorHandle:
     if index.size == 0:
         return TensorHandle(expand(other.data, shape), other.dtype.scalar)
     values = tensors[tensor].view(dtype).take(index)
-    if valid is not None:
-        np.copyto(values, other.data if other.data.shape == values.shape else collapse(other.data), where=~valid)
+    if outside is not None:
+        np.copyto(values, other.data if other.data.shape == values.shape else collapse(other.data), where=outside)
     return TensorHandle(expand(values, shape), other.dtype.scalar)
 
 
@@ -98,8 +96,9 @@ def store(
     tensor: int,
     dtype: np.dtype,
     index: np.ndarray,  # of the places that are not masked out
-    valid: np.ndarray | None,
+    inside: np.ndarray | None,  # those places in the tile
     shape: tuple[int, ...],
     value: TensorHandle,
 ) -> None:
-    tensors[tensor].view(dtype)[index] = value.data if valid is None else value.data[valid]
+    if index.size:
+        tensors[tensor].view(dtype)[index] = value.data if inside is None else value.data.take(inside)
