@@ -20,9 +20,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--device", type=_device, default="auto", metavar="{auto,cpu,cuda,cuda:N}", help="auto: cuda where there is one"
     )
     add("--dtype", choices=tuple(DTYPES), default="float32", help="float16 and bfloat16 by autocast")
-    add("--epochs", type=_positive_int, default=4, help="passes over the training digits (%(default)s)")
+    add("--epochs", type=_positive_int, default=5, help="passes over the training digits (%(default)s)")
     add("--batch-size", type=_positive_int, default=64, help="digits a step, over all processes (%(default)s)")
-    add("--lr", type=_positive_float, default=0.006, help="peak of the one-cycle schedule (%(default)s)")
+    add("--lr", type=_positive_float, default=0.005, help="peak of the one-cycle schedule (%(default)s)")
     add("--seed", type=_seed, default=0, help="of the weights, the order of the digits and dropout (%(default)s)")
     add("--limit", type=_positive_int, help="train on the first LIMIT digits (all; on a CPU 4,000)")
     add("--data-dir", type=Path, help="folder with MNIST's four IDX files, gzipped or not (found or downloaded)")

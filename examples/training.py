@@ -29,8 +29,9 @@ class Training:
         self.dtype = torch.float32 if dtype.itemsize < 4 else dtype  # of the weights; half precision comes by autocast
         self.model = model.to(device, self.dtype)
         self.network = nn.parallel.DistributedDataParallel(self.model) if WORLD_SIZE > 1 else self.model
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps, pct_start=0.2)
+        # eps over Adam's 1e-8: what has hardly a gradient does not move by the sign of its rounding error
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr, eps=1e-4)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps, pct_start=0.3)
         # 1024: small enough that the first step is never skipped, which the schedule would warn about.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=dtype == torch.float16)
         self.progress = Progress()

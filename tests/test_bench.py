@@ -526,6 +526,7 @@ def test_the_gpus_branch_with_the_device_faked(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(kind, "draw", lambda problem, device, draw=draw: draw(problem, cpu))
     captured = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # the optimizer asks
     monkeypatch.setattr(environment, "describe", lambda: {"gpu": "made up"})
     monkeypatch.setattr(bench, "GPU_WORKLOADS", (SMALL, workloads._step(1)))
     monkeypatch.setattr(timing, "roofs", lambda dtype, tf32: timing.Roofs(1e12, 1e14 if tf32 == "on" else 1e13))

@@ -420,7 +420,7 @@ def test_resume_without_a_checkpoint_says_so(data_dir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--lr", "0.5"], "lr 0.006, not 0.5"),
+        (["--lr", "0.5"], "lr 0.005, not 0.5"),
         (["--epochs", "3"], "epochs 2, not 3"),
         (["--seed", "1"], "seed 0, not 1"),
         (["--limit", "32"], "digits 60 and 21"),
