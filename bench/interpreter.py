@@ -132,17 +132,8 @@ def table(measured: Sequence[Measured]) -> str:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
-    """(conditions, what was measured) of a file that `main` wrote.
-
-    Raises:
-        ValueError: it is not such a file.
-        OSError: it cannot be read.
-    """
-    try:
-        content = json.loads(path.read_text())
-        return content["conditions"], [Measured(**row) for row in content["rows"]]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} was not written by `python -m bench.interpreter --json`: {error}") from error
+    """(conditions, what was measured) of a file that `main` wrote. Raises what rows.read_as raises."""
+    return results.read_as(Measured, path, "python -m bench.interpreter --json")
 
 
 def main(argv: list[str] | None = None) -> None:

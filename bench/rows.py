@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.timing import Roofs, Times
 from bench.workloads import Problem
 
 SAME = ("gpu", "driver", "cpu", "torch", "triton", "tritonconv", "commit")  # what rows of one table must share
 OK, WRONG, ERROR = "ok", "wrong", "error"
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,12 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """(conditions, rows) of a file that `write` made.
+    """(conditions, rows) of a file that `write` made. Raises what `read_as` raises."""
+    return read_as(Row, path, "python -m bench --json")
+
+
+def read_as(kind: type[T], path: Path, command: str) -> tuple[dict[str, Any], list[T]]:
+    """(conditions, rows made `kind`) of a file that `command` wrote.
 
     Raises:
         ValueError: it is not such a file.
@@ -139,9 +145,9 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """
     try:
         content = json.loads(path.read_text())
-        return content["conditions"], [Row(**row) for row in content["rows"]]
+        return content["conditions"], [kind(**row) for row in content["rows"]]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} was not written by `python -m bench --json`: {error}") from error
+        raise ValueError(f"{path} was not written by `{command}`: {error}") from error
 
 
 def merge(files: Sequence[tuple[dict[str, Any], list[Row]]]) -> tuple[dict[str, Any], list[Row]]:

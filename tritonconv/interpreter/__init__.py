@@ -22,7 +22,7 @@ import torch
 from triton.runtime import interpreter
 
 from tritonconv.interpreter import language, memory, recording
-from tritonconv.interpreter.builder import builder
+from tritonconv.interpreter.builder import numpy_builder
 
 # The interpreter can check every 32-bit integer operation for overflow, at 1.2 to 2.2 times a kernel's whole time. The
 # tests turn it on; compiled code has no such check.
@@ -72,9 +72,9 @@ def _record(fn: Callable, values: dict[str, Any], grid: tuple[int, ...]) -> reco
     recording.active = recorder = recording.Recorder(RECORD_BYTES)
     try:
         with language.patched(sanitize_overflow):
-            builder.set_grid_dim(*grid)
+            numpy_builder.set_grid_dim(*grid)
             for index in np.ndindex(*grid):
-                builder.set_grid_idx(*index)
+                numpy_builder.set_grid_idx(*index)
                 language.rewritten(fn)(**values)
     finally:
         recording.active = None

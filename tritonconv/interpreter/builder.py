@@ -95,4 +95,4 @@ def _wrap_builder() -> None:
 
 
 _wrap_builder()
-builder = Builder()
+numpy_builder = Builder()

@@ -14,7 +14,7 @@ from triton.runtime.interpreter import InterpretedFunction, ReduceOps, TensorHan
 from triton.runtime.jit import JITFunction
 
 from tritonconv.interpreter import recording
-from tritonconv.interpreter.builder import builder
+from tritonconv.interpreter.builder import numpy_builder
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def _reduce(value: Any, axis: Any, combine_fn: Any, keep_dims: bool = False, **_
         if recording.active is not None:
             recording.active.give_up()
         return reduce.apply(value)
-    handle = builder.create_reduce(value.handle, value.type, reduce)
+    handle = numpy_builder.create_reduce(value.handle, value.type, reduce)
     shape = list(vars(handle)["data"].shape)
     return tl.tensor(handle, tl.block_type(value.dtype, shape) if keep_dims or len(value.shape) > 1 else value.dtype)
 
@@ -44,7 +44,7 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
     """What must be replaced where, as (object, attribute, value), for Triton's language to run on numpy."""
     original = interpreter.interpreter_builder
     try:
-        interpreter.interpreter_builder = builder  # Triton 3.6 keeps the one that it finds while it patches
+        interpreter.interpreter_builder = numpy_builder  # Triton 3.6 keeps the one that it finds while it patches
         scope = interpreter._patch_lang(_call_interpreted)
     finally:
         interpreter.interpreter_builder = original
@@ -58,7 +58,7 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         (tl, "reduce", _reduce),
         (tl.core, "reduce", _reduce),
         (JITFunction, "__call__", _call_interpreted),
-        (interpreter.interpreter_semantic, "builder", builder),
+        (interpreter.interpreter_semantic, "builder", numpy_builder),
     ]
 
 
@@ -97,10 +97,10 @@ def patched(sanitize_overflow: bool) -> Iterator[None]:
     """Triton's language runs on the builder; on leaving, all is as it was."""
     patches = _language_patches()
     # a failed check is a device_assert, which only speaks under `debug`
-    options = dataclasses.replace(builder.options, sanitize_overflow=sanitize_overflow, debug=sanitize_overflow)
+    options = dataclasses.replace(numpy_builder.options, sanitize_overflow=sanitize_overflow, debug=sanitize_overflow)
     originals = []
     try:
-        for owner, name, value in [*patches, (builder, "options", options)]:
+        for owner, name, value in [*patches, (numpy_builder, "options", options)]:
             originals.append((owner, name, getattr(owner, name, _missing)))
             setattr(owner, name, value)
         yield
