@@ -6,11 +6,11 @@ import torch
 
 from tritonconv import autograd
 from tritonconv.geometry import (
+    as_count,
     as_padding,
     as_sizes,
     fold_geometry,
     require_batch,
-    require_count,
     require_filter,
     require_tensor,
 )
@@ -267,7 +267,7 @@ def _conv_arguments(
     require_filter(operator, weight, 2)
     if bias is not None:
         require_tensor(operator, "bias", bias)
-    require_count(operator, "groups", groups)
+    groups = as_count(operator, "groups", groups)
     steps, spread = as_sizes("stride", stride, 2), as_sizes("dilation", dilation, 2)
     return steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups
 

@@ -7,12 +7,16 @@ Errors are torch's for the same mistake: RuntimeError for sizes, TypeError for t
 
 import dataclasses
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
 Sizes = tuple[int, ...]
+Ints = Sequence[int]
 
 ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -109,9 +113,14 @@ class PoolGeometry:
 
 def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
     """One entry an axis from an integer, a sequence of one, or a sequence of `rank`."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    if not all(isinstance(v, int | torch.SymInt) and not isinstance(v, bool) for v in values):
-        raise TypeError(f"{name} must be an integer or a tuple of {rank} integers, but got {name}={value!r}")
+    is_array = getattr(value, "ndim", 0) > 0  # of numpy, or a tensor
+    is_several = is_array or (isinstance(value, Sequence) and not isinstance(value, str))
+    values: Any = value if is_several else (value,)
+    try:
+        values = tuple(map(as_integer, values))
+    except TypeError as error:
+        expected = f"an integer or a tuple of {rank} integers"
+        raise TypeError(f"{name} must be {expected}, but got {name}={value!r}") from error
     if len(values) == 1:
         values = (values[0],) * rank
     if len(values) != rank:
@@ -119,7 +128,20 @@ def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
             f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
             f"dimensions, but got {name}={list(values)}"
         )
-    return tuple(values)
+    return values
+
+
+def as_integer(value: Any) -> int:
+    """What Python can index with, as an int: numpy's integers and tensors of one are, booleans are not, as in torch.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
+        raise TypeError(f"expected an integer, but got {value!r}")
+    return operator.index(value)
 
 
 def _require_least(name: str, values: Sequence[int], least: int) -> None:
@@ -131,9 +153,9 @@ def _require_least(name: str, values: Sequence[int], least: int) -> None:
 def as_padding(padding: int | str | Sequence[int], filter_size: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
     """Padding before and after each axis, flat; 'same' puts the odd element after, as torch does."""
     rank = len(filter_size)
-    if padding == "valid":
+    if isinstance(padding, str) and padding == "valid":
         return (0,) * (2 * rank)
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         if any(s != 1 for s in stride):
             raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
         total = [d * (r - 1) for d, r in zip(dilation, filter_size, strict=True)]
@@ -164,9 +186,11 @@ def require_tensor(operator: str, name: str, value: object) -> None:
         raise NotImplementedError(f"{operator}(): forward-mode differentiation is not implemented, but {name} is dual")
 
 
-def require_count(operator: str, name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{operator}(): argument '{name}' must be int, but got {name}={value!r}")
+def as_count(operator: str, name: str, value: object) -> int:
+    try:
+        return as_integer(value)
+    except TypeError as error:
+        raise TypeError(f"{operator}(): argument '{name}' must be int, but got {name}={value!r}") from error
 
 
 def require_filter(operator: str, w: torch.Tensor, rank: int) -> None:
@@ -242,8 +266,8 @@ def conv_geometry(
             f"Given groups={groups}, weight of size {list(w_shape)}, expected input{list(x_shape)} to have "
             f"{C_group * groups} channels, but got {C_in} channels instead"
         )
-    if C_group == 0 or min(filter_size) == 0:
-        raise RuntimeError(f"weight must have no empty dimension, but got weight of size {list(w_shape)}")
+    if min(filter_size) == 0:
+        raise RuntimeError(f"weight must have no empty filter, but got weight of size {list(w_shape)}")
     if b_shape is not None and tuple(b_shape) != (C_out,):
         raise RuntimeError(
             f"Given weight of size {list(w_shape)}, expected bias to be 1-dimensional with {C_out} elements, "
@@ -261,7 +285,16 @@ def conv_geometry(
         )
     output_size = tuple((p - r) // s + 1 for p, r, s in zip(padded, reach, stride, strict=True))
     sizes = (tuple(input_size), tuple(filter_size), output_size)
-    return ConvGeometry(N, C_in, C_out, groups, *sizes, tuple(stride), pads, tuple(dilation))
+    return ConvGeometry(N, C_in, C_out, groups, *sizes, *_effective(stride, output_size, pads, dilation, filter_size))
+
+
+def _effective(stride: Ints, output_size: Ints, padding: Any, dilation: Ints, size: Ints) -> tuple[Sizes, Any, Sizes]:
+    """Stride, padding and dilation, with 1 for a stride that takes no step and a dilation that spreads nothing.
+
+    What such a one is changes no result, but kernels count on it: 2³¹ + 5 would leave their 32 bits.
+    """
+    steps = tuple(s if p > 1 else 1 for s, p in zip(stride, output_size, strict=True))
+    return steps, padding, tuple(d if r > 1 else 1 for d, r in zip(dilation, size, strict=True))
 
 
 def unfold_geometry(
@@ -357,7 +390,15 @@ def pool_geometry(
             f"Given input size: ({_by(x_shape[1:])}). Calculated output size: ({_by([x_shape[1], *output])}). "
             "Output size is too small"
         )
-    return PoolGeometry(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), input_size, tuple(output))
+    return window_geometry(input_size, output, kernel, stride, padding, dilation)
+
+
+def window_geometry(
+    input_size: Ints, output_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> PoolGeometry:
+    """The geometry of a pooling whose output size is known, as its backward knows it."""
+    window = _effective(stride, output_size, tuple(padding), dilation, kernel)
+    return PoolGeometry(tuple(kernel), *window, tuple(input_size), tuple(output_size))
 
 
 def _by(sizes: Sequence[int]) -> str:

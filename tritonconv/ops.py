@@ -21,6 +21,7 @@ from tritonconv.geometry import (
     require_algorithm,
     require_tensors,
     unfold_geometry,
+    window_geometry,
 )
 from tritonconv.kernels import direct, im2col, implicit_gemm, pooling
 from tritonconv.kernels import relu as relu_kernels
@@ -284,8 +285,7 @@ def max_pool2d(
 def _backward_pool(
     code: torch.Tensor, input_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
 ) -> PoolGeometry:
-    shape = tuple(code.shape[2:])
-    return PoolGeometry(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), tuple(input_size), shape)
+    return window_geometry(input_size, code.shape[2:], kernel, stride, padding, dilation)
 
 
 def _max_pool2d_backward_fake(dy: torch.Tensor, code: torch.Tensor, input_size: Ints, *args: Any) -> torch.Tensor:

@@ -184,8 +184,8 @@ def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
     """(splits, steps of each): a gradient with few tiles is split over its pixels until it fills the GPU."""
     if architecture(x.device) == "interpreter":
         return _because("splits", (1, steps), "no split-K: the interpreter runs one program after another")
-    if steps <= 1:
-        return _because("splits", (1, steps), "no split-K: one block holds all pixels")
+    if steps <= 1 or programs == 0:
+        return _because("splits", (1, steps), "no split-K: one block holds all pixels, or no tile needs them")
     splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
     reason = (
         f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles make {programs}; {steps} blocks of "

@@ -19,15 +19,16 @@ from tritonconv.interpreter.arrays import collapse, expand
 
 TENSOR_BIT = 48
 
-tensors: list[np.ndarray] = []  # the bytes of each tensor that the running launch was given, to the end of its storage
+tensors: list[np.ndarray] = []  # the bytes that each tensor of the running launch lies in
 dtype_of = functools.cache(interpreter._get_np_dtype)
 
 
 def bytes_of(t: torch.Tensor) -> np.ndarray:
-    size = int(t.untyped_storage().nbytes()) - t.storage_offset() * t.element_size()
-    if size <= 0:
+    """From the tensor's first element to its last; where its storage begins and ends does not matter."""
+    if t.numel() == 0:
         return np.empty(0, np.uint8)
-    bytes_type: Any = ctypes.c_uint8 * size
+    last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+    bytes_type: Any = ctypes.c_uint8 * ((last + 1) * t.element_size())
     return np.ctypeslib.as_array(bytes_type.from_address(t.data_ptr()))
 
 

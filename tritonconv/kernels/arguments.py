@@ -24,6 +24,7 @@ def strides(tensor_name: str, axes: str, t: torch.Tensor) -> dict[str, int]:
 def filter_constants(geometry: ConvGeometry) -> dict[str, int]:
     """What a kernel is compiled for: channels of one group, the filter, and how it steps."""
     return {
+        "GROUPS": geometry.groups,
         "C_in": geometry.C_in // geometry.groups,
         "C_out": geometry.C_out // geometry.groups,
         **sliding_constants(geometry),

@@ -25,7 +25,7 @@ from tritonconv.kernels.arguments import (
     window_constants,
 )
 from tritonconv.kernels.epilogue import keep_best, relu_tile
-from tritonconv.kernels.indexing import unravel_pixels
+from tritonconv.kernels.indexing import unravel_pixels, unravel_program
 from tritonconv.kernels.split_k import allocate_partial, sum_splits
 
 
@@ -86,10 +86,12 @@ def direct_forward_kernel(
 ):
     """One program: BLOCK_M output pixels (or pooling windows) × BLOCK_N output channels.
 
-    Grid: (pixel blocks, channel blocks). Pooling sums once for each place of the window and keeps the running maximum.
+    Grid: (pixel blocks · channel blocks,). Pooling sums once for each place of the window and keeps the running
+    maximum.
     """
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    k = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, (GROUPS * C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    k = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, p_out, q_out = unravel_pixels(offs_m, P_pool, Q_pool)
     valid_m = n < N
     valid_k = k < GROUPS * C_out
@@ -183,9 +185,10 @@ def direct_dgrad_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program: BLOCK_M input pixels × BLOCK_N input channels. Grid: (pixel blocks, channel blocks)."""
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One program: BLOCK_M input pixels × BLOCK_N input channels. Grid: (pixel blocks · channel blocks,)."""
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, (GROUPS * C_in + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, h, w = unravel_pixels(offs_m, H, W)
     valid_m = n < N
     valid_c = c < GROUPS * C_in
@@ -264,20 +267,24 @@ def direct_wgrad_kernel(
 ):
     """One program: one (r, s, c) of BLOCK_N output channels' filters, over `steps` blocks of BLOCK_M output pixels.
 
-    Grid: (channel blocks, R · S · C_in, splits). The programs of the first (r, s, c) add up dy on the way.
+    Grid: (splits · (r, s, c) · channel blocks,). For a bias gradient there is one (r, s, c) more, whose programs add up
+    dy alone.
     """
-    k = tl.program_id(0).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
-    filters = tl.program_id(1).to(OFFSET)
+    blocks_n: tl.constexpr = (GROUPS * C_out + BLOCK_N - 1) // BLOCK_N
+    split, filters, pid_n = unravel_program(tl.program_id(0), R * S * C_in + HAS_BIAS, blocks_n, OFFSET)
+    k = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     c = filters // (R * S)
     r = filters % (R * S) // S
     s = filters % S
-    split = tl.program_id(2).to(OFFSET)
     valid_k = k < GROUPS * C_out
+    steps_w = steps
+    valid_w = valid_k
+    if HAS_BIAS:
+        steps_w = steps * (filters < R * S * C_in)
+        valid_w = valid_k & (filters < R * S * C_in)
 
     acc = tl.zeros((BLOCK_N,), ACC)
-    if HAS_BIAS:
-        acc_b = tl.zeros((BLOCK_N,), ACC)
-    for step in range(steps):
+    for step in range(steps_w):
         n, p, q = unravel_pixels((split * steps + step) * BLOCK_M + tl.arange(0, BLOCK_M), P, Q)
         valid_m = n < N
         dy_ptrs_m = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
@@ -293,14 +300,18 @@ def direct_wgrad_kernel(
             x_ptrs = x_ptrs_m + ((k // C_out * C_in + c) * x_stride_c)[None, :]
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
         acc += tl.sum(dy * x.to(ACC), 0)
-        if HAS_BIAS:
-            acc_b += tl.sum(dy, 0)
 
     dw_ptrs = dw_ptr + split * dw_stride_split + c * dw_stride_c + r * dw_stride_r + s * dw_stride_s + k * dw_stride_k
-    tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_k)
+    tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_w)
     if HAS_BIAS:
-        first = valid_k & (filters == 0)
-        tl.store(db_ptr + split * db_stride_split + k, acc_b.to(db_ptr.dtype.element_ty), mask=first)
+        acc_b = tl.zeros((BLOCK_N,), ACC)
+        for step in range(steps - steps_w):
+            n, p, q = unravel_pixels((split * steps + step) * BLOCK_M + tl.arange(0, BLOCK_M), P, Q)
+            dy_ptrs_m = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
+            dy_ptrs = dy_ptrs_m[:, None] + (k * dy_stride_k)[None, :]
+            acc_b += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC), 0)
+        last = valid_k & (filters == R * S * C_in)
+        tl.store(db_ptr + split * db_stride_split + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
 
 
 def direct_forward(
@@ -320,7 +331,7 @@ def direct_forward(
     pixels = geometry.N * P_out * Q_out
     tile = tuning.pick("direct_forward", y, geometry, pixels=pixels, channels=geometry.C_out)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    grid = (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_out, tile["BLOCK_N"]))
+    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_out, tile["BLOCK_N"]),)
     direct_forward_kernel[grid](
         x_ptr=x,
         w_ptr=w,
@@ -334,7 +345,6 @@ def direct_forward(
         **strides("x", "nchw", x),
         **strides("w", "kcrs", w),
         **strides("y", "nkpq", y),
-        GROUPS=geometry.groups,
         **filter_constants(geometry),
         **window_constants(UNIT_WINDOW if pool is None else pool),
         HAS_BIAS=b is not None,
@@ -356,7 +366,7 @@ def direct_dgrad(
     pixels = geometry.N * math.prod(geometry.input_size)
     tile = tuning.pick("direct_dgrad", dx, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    grid = (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_in, tile["BLOCK_N"]))
+    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"]),)
     direct_dgrad_kernel[grid](
         dy_ptr=dy,
         w_ptr=w,
@@ -365,7 +375,6 @@ def direct_dgrad(
         **strides("dy", "nkpq", dy),
         **strides("w", "kcrs", w),
         **strides("dx", "nchw", dx),
-        GROUPS=geometry.groups,
         **filter_constants(geometry),
         **numerics(dy, dy, w, dx),
         **tile,
@@ -384,8 +393,8 @@ def direct_wgrad(
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
     dw = allocate_partial(splits, geometry.filter_shape, dy, layout)
     db = allocate_partial(splits, (geometry.C_out,), dy) if bias else None
-    # one program: one (r, s, c) of BLOCK_N channels' filters, over one split of the pixels
-    direct_wgrad_kernel[(channel_blocks, filters, splits)](
+    # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
+    direct_wgrad_kernel[(splits * (filters + bias) * channel_blocks,)](
         dy_ptr=dy,
         x_ptr=x,
         dw_ptr=dw,
@@ -397,7 +406,6 @@ def direct_wgrad(
         **strides("dw", "kcrs", dw[0]),
         db_stride_split=geometry.C_out,
         steps=steps,
-        GROUPS=geometry.groups,
         **filter_constants(geometry),
         HAS_BIAS=bias,
         **numerics(dy, dy, x, dw),

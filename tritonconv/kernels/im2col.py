@@ -19,7 +19,7 @@ from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels.arguments import numerics, picture_sizes, sliding_constants, strides
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.kernels.indexing import unravel_pixels
+from tritonconv.kernels.indexing import unravel_pixels, unravel_program
 
 
 @jit
@@ -52,9 +52,10 @@ def unfold_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program copies BLOCK_N of (c, r, s) for BLOCK_M output pixels. Grid: (pixel blocks, column blocks)."""
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    j = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One program copies BLOCK_N of (c, r, s) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(J, BLOCK_N), OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    j = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, p, q = unravel_pixels(offs_m, P, Q)
     c, r, s = unravel_pixels(j, R, S)
     valid = (n < N)[:, None] & (j < J)[None, :]
@@ -101,9 +102,10 @@ def fold_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program gathers BLOCK_M pixels × BLOCK_N channels, tap by tap. Grid: (pixel blocks, channel blocks)."""
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One program gathers BLOCK_M pixels × BLOCK_N channels, tap by tap. Grid: (pixel blocks · channel blocks,)."""
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, h, w = unravel_pixels(offs_m, H, W)
     valid_m = n < N
     valid_c = c < C
@@ -131,7 +133,7 @@ def unfold(x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format)
     pixels = geometry.N * math.prod(geometry.output_size)
     tile = tuning.pick("unfold", columns, geometry, pixels=pixels, channels=columns.shape[1])
     # one program: BLOCK_M pixels × BLOCK_N of (c, r, s)
-    unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(columns.shape[1], tile["BLOCK_N"]))](
+    unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
         x_ptr=x,
         columns_ptr=columns,
         **picture_sizes(geometry),
@@ -155,7 +157,7 @@ def fold(
     pixels = geometry.N * math.prod(geometry.input_size)
     tile = tuning.pick("fold", x, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(geometry.C_in, tile["BLOCK_N"]))](
+    fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"]),)](
         columns_ptr=columns,
         x_ptr=x,
         **picture_sizes(geometry),
@@ -170,7 +172,7 @@ def fold(
 
 
 def _filter_matrix(w: torch.Tensor) -> torch.Tensor:
-    return w.reshape(w.shape[0], -1, 1, 1)
+    return w.reshape(w.shape[0], math.prod(w.shape[1:]), 1, 1)
 
 
 def im2col_forward(

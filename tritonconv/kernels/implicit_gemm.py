@@ -8,7 +8,7 @@ y[n, k, p, q] = Σ_{r, s, c} x[n, c, p·stride_h − pad_h + r·dil_h, q·stride
 | dgrad   | input pixels (n, h, w)  | C_in of a group  | taps that reach × C_out   |
 | wgrad   | C_out of a group        | (r, s, c)        | output pixels, in splits  |
 
-Any strides; a group of channels is a grid axis. Products accumulate in fp32 (fp64 for fp64); `PRECISION` is tuning's.
+Any strides. Products accumulate in fp32 (fp64 for fp64); `PRECISION` is tuning's.
 A pointwise convolution makes the forward, dgrad and wgrad kernels plain tiled GEMMs: im2col.py uses them as that.
 Source: Chetlur et al., cuDNN: Efficient Primitives for Deep Learning (2014), section 3; CUTLASS's naming.
 """
@@ -33,7 +33,7 @@ from tritonconv.kernels.arguments import (
     window_constants,
 )
 from tritonconv.kernels.epilogue import keep_best, relu_tile
-from tritonconv.kernels.indexing import unravel_pixels, unravel_taps
+from tritonconv.kernels.indexing import unravel_pixels, unravel_program, unravel_taps
 from tritonconv.kernels.split_k import allocate_partial, sum_splits
 
 
@@ -64,6 +64,7 @@ def implicit_gemm_forward_kernel(
     y_stride_k,
     y_stride_p,
     y_stride_q,
+    GROUPS: tl.constexpr,
     C_in: tl.constexpr,  # of one group
     C_out: tl.constexpr,  # of one group
     R: tl.constexpr,
@@ -98,14 +99,12 @@ def implicit_gemm_forward_kernel(
 ):
     """One program: BLOCK_M output pixels (or pooling windows) × BLOCK_N output channels of one group.
 
-    Grid: (pixel blocks · channel blocks, groups). Pooling runs the product once for each place of the window and keeps
-    the running maximum, so the unpooled picture exists in registers alone.
+    Grid: (pixel blocks · groups · channel blocks,). Pooling runs the product once for each place of the window and
+    keeps the running maximum, so the unpooled picture exists in registers alone.
     """
-    pid = tl.program_id(0)
-    group = tl.program_id(1).to(OFFSET)
-    blocks_n = (C_out + BLOCK_N - 1) // BLOCK_N
-    offs_m = (pid // blocks_n).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    offs_n = (pid % blocks_n).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    pid_m, group, pid_n = unravel_program(tl.program_id(0), GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, p_out, q_out = unravel_pixels(offs_m, P_pool, Q_pool)
     valid_m = n < N
     valid_n = offs_n < C_out
@@ -181,6 +180,7 @@ def implicit_gemm_dgrad_kernel(
     dx_stride_c,
     dx_stride_h,
     dx_stride_w,
+    GROUPS: tl.constexpr,
     C_in: tl.constexpr,  # of one group
     C_out: tl.constexpr,  # of one group
     R: tl.constexpr,
@@ -195,6 +195,8 @@ def implicit_gemm_dgrad_kernel(
     gcd_w: tl.constexpr,
     inverse_h: tl.constexpr,
     inverse_w: tl.constexpr,
+    PHASES_H: tl.constexpr,
+    PHASES_W: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -204,18 +206,17 @@ def implicit_gemm_dgrad_kernel(
 ):
     """One program: BLOCK_M input pixels of one phase × BLOCK_N input channels of one group.
 
-    Grid: (pixel blocks · channel blocks, groups, phases). A phase holds the pixels with the same h mod conv_stride_h
+    Grid: (pixel blocks · phases · groups · channel blocks,). A phase holds the pixels with the same h mod conv_stride_h
     and w mod conv_stride_w: the same taps reach all of them, so no product is spent on zeros. With
     g = gcd(dil, stride) those taps are r₀, r₀ + stride/g, …, r₀ = (h + pad)/g · (dil/g)⁻¹ mod stride/g, or none when g
-    does not divide h + pad.
+    does not divide h + pad. A stride past the picture has no more phases than pixels.
     """
-    pid = tl.program_id(0)
-    group = tl.program_id(1).to(OFFSET)
-    phase_h = tl.program_id(2) // conv_stride_w
-    phase_w = tl.program_id(2) % conv_stride_w
-    blocks_n = (C_in + BLOCK_N - 1) // BLOCK_N
-    offs_m = (pid // blocks_n).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    offs_n = (pid % blocks_n).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rest, group, pid_n = unravel_program(tl.program_id(0), GROUPS, (C_in + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    phase = (rest % (PHASES_H * PHASES_W)).to(tl.int32)
+    phase_h = phase // PHASES_W
+    phase_w = phase % PHASES_W
+    offs_m = rest // (PHASES_H * PHASES_W) * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, h, w = unravel_pixels(offs_m, (H + conv_stride_h - 1) // conv_stride_h, (W + conv_stride_w - 1) // conv_stride_w)
     h = h * conv_stride_h + phase_h
     w = w * conv_stride_w + phase_w
@@ -228,6 +229,7 @@ def implicit_gemm_dgrad_kernel(
     s0 = (phase_w + pad_w) // gcd_w * inverse_w % step_s
     taps_r = tl.where((phase_h + pad_h) % gcd_h == 0, tl.maximum((R - r0 + step_r - 1) // step_r, 0), 0)
     taps_s = tl.where((phase_w + pad_w) % gcd_w == 0, tl.maximum((S - s0 + step_s - 1) // step_s, 0), 0)
+    per_row = tl.maximum(taps_s, 1)  # the compiler may divide by it where the loop does not run
     blocks_k: tl.constexpr = (C_out + BLOCK_K - 1) // BLOCK_K
 
     dy_group = dy_ptr + group * C_out * dy_stride_k
@@ -236,8 +238,8 @@ def implicit_gemm_dgrad_kernel(
     for step in range(taps_r * taps_s * blocks_k):
         tap = step // blocks_k
         k = step % blocks_k * BLOCK_K + tl.arange(0, BLOCK_K).to(OFFSET)
-        r = (r0 + tap // taps_s * step_r).to(OFFSET)
-        s = (s0 + tap % taps_s * step_s).to(OFFSET)
+        r = (r0 + tap // per_row * step_r).to(OFFSET)
+        s = (s0 + tap % per_row * step_s).to(OFFSET)
         p = (h + (pad_h - r * dil_h)) // conv_stride_h
         q = (w + (pad_w - s * dil_w)) // conv_stride_w
         # both numerators are multiples of the stride; a negative one rounds to a negative quotient either way
@@ -283,6 +285,7 @@ def implicit_gemm_wgrad_kernel(
     dw_stride_s,
     db_stride_split,
     steps,
+    GROUPS: tl.constexpr,
     C_in: tl.constexpr,  # of one group
     C_out: tl.constexpr,  # of one group
     R: tl.constexpr,
@@ -296,6 +299,7 @@ def implicit_gemm_wgrad_kernel(
     PADDED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     FLATTEN_TAPS: tl.constexpr,
+    BLOCKS_M: tl.constexpr,
     BLOCKS_N: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
@@ -306,22 +310,24 @@ def implicit_gemm_wgrad_kernel(
 ):
     """One program: BLOCK_M output channels × BLOCK_N of (r, s, c), over `steps` blocks of BLOCK_K output pixels.
 
-    Grid: (channel blocks · tap blocks, groups, splits). The programs of the first tap block add up dy on the way: the
-    bias gradient costs no pass of its own.
+    Grid: (splits · channel blocks · groups · tap blocks,). For a bias gradient there is one tap block more, whose
+    programs add up dy in a loop of their own: a second use of dy inside the product's loop costs the pipeline a buffer,
+    and then a copy overwrites what the matrix unit still reads (docs/decisions/0008).
     """
-    pid = tl.program_id(0)
-    group = tl.program_id(1).to(OFFSET)
-    split = tl.program_id(2).to(OFFSET)
-    offs_m = (pid // BLOCKS_N).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
+    rest, group, pid_n = unravel_program(tl.program_id(0), GROUPS, BLOCKS_N + HAS_BIAS, OFFSET)
+    split = rest // BLOCKS_M
+    offs_m = rest % BLOCKS_M * BLOCK_M + tl.arange(0, BLOCK_M)
     valid_m = offs_m < C_out
     k = group * C_out + offs_m
-    r, s, c, valid_n = unravel_taps(pid % BLOCKS_N, C_in, R, S, BLOCK_N, FLATTEN_TAPS, OFFSET)
+    r, s, c, valid_n = unravel_taps(pid_n, C_in, R, S, BLOCK_N, FLATTEN_TAPS, OFFSET)
+    steps_w = steps
+    if HAS_BIAS:
+        steps_w = steps * (pid_n < BLOCKS_N)
+        valid_n = valid_n & (pid_n < BLOCKS_N)
     offs_x = r * dil_h * x_stride_h + s * dil_w * x_stride_w + (group * C_in + c) * x_stride_c
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    if HAS_BIAS:
-        acc_b = tl.zeros((BLOCK_M,), ACC)
-    for step in range(steps):
+    for step in range(steps_w):
         n, p, q = unravel_pixels((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), P, Q)
         valid_k = n < N
         dy_ptrs_k = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
@@ -337,15 +343,19 @@ def implicit_gemm_wgrad_kernel(
         x_ptrs_k = x_ptr + (n * x_stride_n + h0 * x_stride_h + w0 * x_stride_w)
         x = tl.load(x_ptrs_k[:, None] + offs_x[None, :], mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
-        if HAS_BIAS:
-            acc_b += tl.sum(dy.to(ACC), 0)
 
     offs_dw = (c * dw_stride_c + r * dw_stride_r + s * dw_stride_s)[None, :] + (k * dw_stride_k)[:, None]
     dw_ptrs = dw_ptr + split * dw_stride_split + offs_dw
     tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
-        first = valid_m & (pid % BLOCKS_N == 0)
-        tl.store(db_ptr + split * db_stride_split + k, acc_b.to(db_ptr.dtype.element_ty), mask=first)
+        acc_b = tl.zeros((BLOCK_M,), ACC)
+        for step in range(steps - steps_w):
+            n, p, q = unravel_pixels((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), P, Q)
+            dy_ptrs_k = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
+            dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride_k)[None, :]
+            acc_b += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_m[None, :], other=0.0).to(ACC), 0)
+        last = valid_m & (pid_n == BLOCKS_N)
+        tl.store(db_ptr + split * db_stride_split + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
 
 
 def implicit_gemm_forward(
@@ -371,7 +381,7 @@ def implicit_gemm_forward(
     else:
         steps = geometry.taps * triton.cdiv(C_in, tile["BLOCK_K"])
     # one program: BLOCK_M pixels × BLOCK_N channels of one group
-    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_out, tile["BLOCK_N"]), geometry.groups)
+    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * geometry.groups * triton.cdiv(C_out, tile["BLOCK_N"]),)
     implicit_gemm_forward_kernel[grid](
         x_ptr=x,
         w_ptr=w,
@@ -411,14 +421,14 @@ def implicit_gemm_dgrad(
     if dx.numel() == 0:
         return dx
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    phases = math.prod(geometry.stride)
+    phases = tuple(map(min, geometry.stride, geometry.input_size))
     pixels = geometry.N * math.prod(map(triton.cdiv, geometry.input_size, geometry.stride))
     tile = tuning.pick("implicit_gemm_dgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
     gcds = [math.gcd(d, s) for d, s in zip(geometry.dilation, geometry.stride, strict=True)]
     inverses = [pow(d // g, -1, s // g) for d, s, g in zip(geometry.dilation, geometry.stride, gcds, strict=True)]
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
-    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"]), geometry.groups, phases)
-    implicit_gemm_dgrad_kernel[grid](
+    blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
+    implicit_gemm_dgrad_kernel[(blocks * math.prod(phases) * geometry.groups,)](
         dy_ptr=dy,
         w_ptr=w,
         dx_ptr=dx,
@@ -431,6 +441,8 @@ def implicit_gemm_dgrad(
         gcd_w=gcds[1],
         inverse_h=inverses[0],
         inverse_w=inverses[1],
+        PHASES_H=phases[0],
+        PHASES_W=phases[1],
         **numerics(dy, dy, w, dx),
         PRECISION=tuning.dot_precision(dy),
         **tile,
@@ -449,12 +461,12 @@ def implicit_gemm_wgrad(
         blocks_n = triton.cdiv(geometry.taps * C_in, tile["BLOCK_N"])
     else:
         blocks_n = geometry.taps * triton.cdiv(C_in, tile["BLOCK_N"])
-    blocks = triton.cdiv(C_out, tile["BLOCK_M"]) * blocks_n
-    splits, steps = tuning.split_k(dy, blocks * geometry.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
+    blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
+    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * geometry.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
     dw = allocate_partial(splits, geometry.filter_shape, dy, layout)
     db = allocate_partial(splits, (geometry.C_out,), dy) if bias else None
-    # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, over one split of the pixels
-    implicit_gemm_wgrad_kernel[(blocks, geometry.groups, splits)](
+    # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
+    implicit_gemm_wgrad_kernel[(splits * blocks_m * geometry.groups * (blocks_n + bias),)](
         dy_ptr=dy,
         x_ptr=x,
         dw_ptr=dw,
@@ -469,6 +481,7 @@ def implicit_gemm_wgrad(
         **filter_constants(geometry),
         PADDED=is_padded(geometry),
         HAS_BIAS=bias,
+        BLOCKS_M=blocks_m,
         BLOCKS_N=blocks_n,
         **numerics(dy, dy, x, dw),
         PRECISION=tuning.dot_precision(dy),

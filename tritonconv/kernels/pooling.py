@@ -17,7 +17,7 @@ from tritonconv.geometry import PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels.arguments import numerics, strides, window_constants
 from tritonconv.kernels.epilogue import is_better
-from tritonconv.kernels.indexing import unravel_pixels
+from tritonconv.kernels.indexing import unravel_pixels, unravel_program
 
 
 @jit
@@ -55,9 +55,10 @@ def max_pool_forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks, channel blocks)."""
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, p, q = unravel_pixels(offs_m, P, Q)
     valid_m = n < N
     valid_c = c < C
@@ -129,10 +130,11 @@ def max_pool_backward_kernel(
 ):
     """One program: BLOCK_M input pixels × BLOCK_N channels, over the windows that can reach a pixel.
 
-    Grid: (pixel blocks, channel blocks). Windows that do not overlap reach a pixel once.
+    Grid: (pixel blocks · channel blocks,). Windows that do not overlap reach a pixel once.
     """
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, h, w = unravel_pixels(offs_m, H, W)
     valid_m = n < N
     valid_c = c < C
@@ -200,10 +202,11 @@ def max_pool_gather_kernel(
 ):
     """One program reads, for BLOCK_M windows × BLOCK_N channels, x at the place each window's code names; 0 for none.
 
-    The adjoint of max_pool_backward_kernel. Grid: (window blocks, channel blocks).
+    The adjoint of max_pool_backward_kernel. Grid: (window blocks · channel blocks,).
     """
-    offs_m = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1).to(OFFSET) * BLOCK_N + tl.arange(0, BLOCK_N)
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, p, q = unravel_pixels(offs_m, P, Q)
     valid = (n < N)[:, None] & (c < C)[None, :]
     code_ptrs_m = code_ptr + (n * code_stride_n + p * code_stride_p + q * code_stride_q)
@@ -222,11 +225,11 @@ def _sizes(x_shape: torch.Size, pool: PoolGeometry) -> dict[str, int]:
     return {"N": x_shape[0], "C": x_shape[1], "H": H, "W": W, "P": P, "Q": Q}
 
 
-def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[tuple[int, int], tuning.Tile]:
+def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[tuple[int], tuning.Tile]:
     """One program: BLOCK_M pixels × BLOCK_N channels of `t`."""
     pixels = t.shape[0] * t.shape[2] * t.shape[3]
     tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
-    return (triton.cdiv(pixels, tile["BLOCK_M"]), triton.cdiv(t.shape[1], tile["BLOCK_N"])), tile
+    return (triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"]),), tile
 
 
 def max_pool_forward(

@@ -44,6 +44,8 @@ def sum_splits(partial: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if partial.shape[0] == 1:
         return partial[0]
     out = torch.empty_strided(partial.shape[1:], partial.stride()[1:], dtype=dtype, device=partial.device)
+    if out.numel() == 0:
+        return out
     tile = tuning.pick("sum_splits", partial, elements=out.numel())
     sum_splits_kernel[(triton.cdiv(out.numel(), tile["BLOCK_M"]),)](
         partial_ptr=partial,
