@@ -168,7 +168,7 @@ def test_split_k_and_tiles_of_a_gpu():
         **{"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K": 16, "FLATTEN_TAPS": True},
         **{"num_warps": 4, "num_stages": 3},
     }
-    assert forward.calls[0].launches[0].grid == (64 * 28 * 28 // 64, 1)
+    assert forward.calls[0].launches[0].grid == (64 * 28 * 28 // 64,)
     assert "taps flattened: fewer than 16 channels (1) would leave most of a K block empty" in str(report)
     assert "the GPUs' table, here sm_90" in str(report)
     assert "split-K by 64" in str(report)
