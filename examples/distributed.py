@@ -12,14 +12,28 @@ import torch.distributed as dist
 RANK = int(os.environ.get("RANK", 0))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
+LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the processes on this machine
+
+
+class DeviceError(RuntimeError):
+    """The processes on this machine cannot have a GPU each."""
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the processes that torchrun started, if any; returns the device of this one."""
-    if WORLD_SIZE > 1 and device.type == "cuda":
-        device = torch.device("cuda", LOCAL_RANK)
+    """Join the processes that torchrun started, if any; returns the device of this one.
+
+    Raises:
+        DeviceError: more processes on this machine than GPUs.
+    """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        if LOCAL_WORLD_SIZE > torch.cuda.device_count():  # every rank sees it, and none waits for another
+            raise DeviceError(
+                f"{LOCAL_WORLD_SIZE} processes on this machine need a GPU each, but torch sees "
+                f"{torch.cuda.device_count()}: start fewer with --nproc-per-node, or use --device cpu"
+            )
+        if WORLD_SIZE > 1 or device.index is None:
+            device = torch.device("cuda", LOCAL_RANK)
+        torch.cuda.set_device(device)  # refuses a device without an index
     if WORLD_SIZE > 1:
         on_gpu = device.type == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)

@@ -21,7 +21,7 @@ import checkpoint
 import networks
 import results
 import torch
-from distributed import RANK, WORLD_SIZE, from_rank_zero, leave, say, start, sum_over_ranks, wait
+from distributed import RANK, WORLD_SIZE, DeviceError, from_rank_zero, leave, say, start, sum_over_ranks, wait
 from mnist_data import DataError, Digits, load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(args.out)
         accuracy = train(args)
-    except (DataError, checkpoint.CheckpointError, OSError) as error:
+    except (DataError, DeviceError, checkpoint.CheckpointError, OSError) as error:
         say(f"train_mnist.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ EXAMPLES = REPOSITORY / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import atomic  # noqa: E402
+import distributed  # noqa: E402
 import figures  # noqa: E402
 import mnist_data  # noqa: E402
 import networks  # noqa: E402
@@ -92,7 +93,8 @@ def whole_run(data_dir, tmp_path_factory):
     @functools.cache
     def run(backend: str) -> tuple[Path, str]:
         out = tmp_path_factory.mktemp(backend)
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        # the progress bar, on stderr, is not the output of the test that happens to ask first
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()):
             assert train_mnist.main(arguments(data_dir, out, backend=backend)) == 0
         return out, printed.getvalue()
 
@@ -447,6 +449,59 @@ def test_damaged_checkpoint_is_refused(damage, data_dir, whole_run, tmp_path, ca
 
 
 # Several processes
+
+
+@pytest.fixture
+def two_gpus(monkeypatch) -> list[torch.device]:
+    """A machine with two GPUs, as far as `start` looks; returns what it makes the current device."""
+    current: list[torch.device] = []
+
+    def set_device(device: torch.device) -> None:
+        if device.index is None:
+            raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")  # torch's own words
+        current.append(device)
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    return current
+
+
+@pytest.mark.parametrize(("asked", "given"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_one_process_takes_the_gpu_asked_for(asked, given, two_gpus):
+    assert distributed.start(torch.device(asked)) == torch.device(given)
+    assert two_gpus == [torch.device(given)]
+
+
+def test_each_rank_takes_a_gpu_of_its_own(two_gpus, monkeypatch):
+    groups = []
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: groups.append((args, kwargs)))
+    for name, value in (("WORLD_SIZE", 4), ("LOCAL_WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("RANK", 3)):
+        monkeypatch.setattr(distributed, name, value)
+    device = torch.device("cuda", 1)
+    assert distributed.start(torch.device("cuda")) == device
+    assert two_gpus == [device] and groups == [(("nccl",), {"device_id": device})]
+
+
+def test_more_ranks_than_gpus_is_one_line(two_gpus, monkeypatch, data_dir, tmp_path, capsys):
+    monkeypatch.setattr(distributed, "WORLD_SIZE", 3)
+    monkeypatch.setattr(distributed, "LOCAL_WORLD_SIZE", 3)
+    command = [*arguments(data_dir, tmp_path), "--device", "cuda", "--batch-size", "15"]
+    assert train_mnist.main(command) == 2
+    line = one_line(capsys.readouterr().err)
+    assert "3 processes on this machine need a GPU each, but torch sees 2" in line
+    assert two_gpus == []
+
+
+def test_the_ranks_share_the_digits_among_them(data_dir, tmp_path, monkeypatch):
+    digits = mnist_data.load_digits(data_dir)
+    args = train_mnist.arguments.parse(arguments(data_dir, tmp_path), "")
+    monkeypatch.setattr(train_mnist, "WORLD_SIZE", 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(train_mnist, "RANK", rank)
+        shares.append(torch.cat(train_mnist.batches(digits, args, epoch=0)).tolist())
+    assert len(shares[0]) == len(shares[1]) == TRAIN // 2
+    assert sorted(shares[0] + shares[1]) == list(range(TRAIN))
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
