@@ -26,7 +26,7 @@ def start(device: torch.device) -> torch.device:
         DeviceError: more processes on this machine than GPUs.
     """
     if device.type == "cuda":
-        if LOCAL_WORLD_SIZE > torch.cuda.device_count():  # every rank sees it, and none waits for another
+        if torch.cuda.device_count() < LOCAL_WORLD_SIZE:  # every rank sees it, and none waits for another
             raise DeviceError(
                 f"{LOCAL_WORLD_SIZE} processes on this machine need a GPU each, but torch sees "
                 f"{torch.cuda.device_count()}: start fewer with --nproc-per-node, or use --device cpu"
