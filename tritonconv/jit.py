@@ -78,21 +78,30 @@ def record_launches() -> Iterator[list[Launch]]:
 
 def compile_launch(launch: Launch, target: GPUTarget) -> CompiledKernel:
     """Compile a recorded launch for `target` with the specialisation that a real one would get; needs no GPU."""
-    signature: dict[str, str] = {}
+    signature: dict[str, Any] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list] = {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
-            signature[parameter.name] = "constexpr"
-            constants[(index,)] = value
-            continue
-        signature[parameter.name] = triton.runtime.jit.mangle_type(value)
-        address = value.data_ptr() if isinstance(value, torch.Tensor) else value
-        if address % 16 == 0:
-            attributes[(index,)] = [["tt.divisibility", 16]]
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[(index,)] = "constexpr", value
+        else:
+            signature[parameter.name] = _specialise(value, (index,), constants, attributes)
     source = ASTSource(launch.kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options=launch.options)
+
+
+def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
+    """The type of an argument, of each element for a tuple; what the compiler may count on goes into the other two."""
+    if isinstance(value, tuple):
+        return tuple(_specialise(v, (*path, i), constants, attributes) for i, v in enumerate(value))
+    if value is None or (isinstance(value, int) and value == 1):
+        constants[path] = value
+        return "constexpr"
+    address = value.data_ptr() if isinstance(value, torch.Tensor) else value
+    if address % 16 == 0:
+        attributes[path] = [["tt.divisibility", 16]]
+    return triton.runtime.jit.mangle_type(value)
 
 
 def _bind(kernel: Kernel, grid: tuple[int, ...], args: tuple, kwargs: dict[str, Any]) -> Launch:
