@@ -133,7 +133,7 @@ def test_a_winner_must_be_right_on_every_recorded_call(device, timed, monkeypatc
     least = min(row.chosen["BLOCK_M"] for row in tritonconv.autotune(conv, x).rows)
     with tuning.using({}):
         cache.path(tuning.machine(x.device)).unlink()
-        wrong = lambda kwargs: kwargs["BLOCK_M"] == least and kwargs["H"] == 16  # noqa: E731
+        wrong = lambda kwargs: kwargs["BLOCK_M"] == least and kwargs["in_size"][1] == 16  # noqa: E731
         spoil(monkeypatch, "implicit_gemm_forward_kernel", torch.Tensor.zero_, wrong)
         with pytest.warns(UserWarning, match="refused on a second call"):
             (row,) = tritonconv.autotune(lambda: [conv(x), conv(tall)]).rows

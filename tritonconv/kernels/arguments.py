@@ -1,4 +1,4 @@
-"""Launch arguments that every algorithm shares: sizes, strides and constants of a geometry, by the kernels' names."""
+"""Launch arguments that every algorithm shares: sizes and constants of a geometry, by the kernels' names."""
 
 from typing import Any
 
@@ -6,60 +6,30 @@ import torch
 import triton.language as tl
 
 from tritonconv.geometry import ConvGeometry, PoolGeometry, needs_int64
-
-# no pooling: every output is a window of its own
-UNIT_WINDOW = PoolGeometry((1, 1), (1, 1), (0, 0), (1, 1), (1, 1), (1, 1))
+from tritonconv.kernels import grid
 
 
-def picture_sizes(geometry: ConvGeometry) -> dict[str, int]:
-    (H, W), (P, Q) = geometry.input_size, geometry.output_size
-    return {"N": geometry.N, "H": H, "W": W, "P": P, "Q": Q}
-
-
-def strides(tensor_name: str, axes: str, t: torch.Tensor) -> dict[str, int]:
-    """Strides in elements, one argument an axis: x_stride_n, x_stride_c, …"""
-    return {f"{tensor_name}_stride_{axis}": stride for axis, stride in zip(axes, t.stride(), strict=True)}
-
-
-def filter_constants(geometry: ConvGeometry) -> dict[str, int]:
-    """What a kernel is compiled for: channels of one group, the filter, and how it steps."""
+def convolution(geometry: ConvGeometry) -> dict[str, Any]:
+    """Sizes, and what a kernel is compiled for: channels of one group, groups, the filter and how it steps."""
     return {
+        "N": geometry.N,
+        "in_size": grid.three(geometry.input_size),
+        "out_size": grid.three(geometry.output_size),
+        "CHANNELS": (geometry.C_in // geometry.groups, geometry.C_out // geometry.groups),
         "GROUPS": geometry.groups,
-        "C_in": geometry.C_in // geometry.groups,
-        "C_out": geometry.C_out // geometry.groups,
-        **sliding_constants(geometry),
+        "FILTER": grid.window(geometry),
     }
 
 
-def sliding_constants(geometry: ConvGeometry) -> dict[str, int]:
+def epilogue(geometry: ConvGeometry, relu: bool, pool: PoolGeometry | None) -> dict[str, Any]:
+    """What follows a forward kernel's sum. When pooling, the output is smaller than the convolution."""
     return {
-        "R": geometry.filter_size[0],
-        "S": geometry.filter_size[1],
-        "conv_stride_h": geometry.stride[0],
-        "conv_stride_w": geometry.stride[1],
-        "pad_h": geometry.padding[0][0],
-        "pad_w": geometry.padding[1][0],
-        "dil_h": geometry.dilation[0],
-        "dil_w": geometry.dilation[1],
+        "conv_size": grid.three(geometry.output_size),
+        "out_size": grid.three(geometry.output_size if pool is None else pool.output_size),
+        "POOL": None if pool is None else grid.window(pool),
+        "NO_PLACE": None if pool is None else pool.no_place,
+        "RELU": relu,
     }
-
-
-def window_constants(pool: PoolGeometry) -> dict[str, int]:
-    return {
-        "pool_h": pool.kernel[0],
-        "pool_w": pool.kernel[1],
-        "pool_stride_h": pool.stride[0],
-        "pool_stride_w": pool.stride[1],
-        "pool_pad_h": pool.padding[0],
-        "pool_pad_w": pool.padding[1],
-        "pool_dil_h": pool.dilation[0],
-        "pool_dil_w": pool.dilation[1],
-        "NO_PLACE": pool.no_place,
-    }
-
-
-def is_padded(geometry: ConvGeometry) -> bool:
-    return any(before or after for before, after in geometry.padding)
 
 
 def accumulator(dtype: torch.dtype) -> tl.dtype:

@@ -19,8 +19,8 @@ SIZE = tl.constexpr(0)
 STRIDE = tl.constexpr(1)
 PADDING = tl.constexpr(2)  # before
 DILATION = tl.constexpr(3)
-# … and what follows from that: whether it leaves the image anywhere, whether it does nothing (one element, steps of one
-# and no padding), and how many of its positions may cover an element;
+# … and what follows from that: whether it leaves the image anywhere, whether it does nothing (one element, one step for
+# each of the image, no padding), and how many of its positions may cover an element;
 LEAVES = tl.constexpr(4)
 IDLE = tl.constexpr(5)
 COVERING = tl.constexpr(6)
@@ -55,10 +55,32 @@ def window(geometry: ConvGeometry | PoolGeometry) -> Window:
     for (length, positions), taps, step, before, spread in zip(both, *axes, strict=True):
         last = (positions - 1) * step - before + (taps - 1) * spread
         leaves.append(before > 0 or last >= length)
-        idle.append(taps == step == 1 and before == 0)
+        idle.append(taps == step == 1 and before == 0 and positions == length)
         covering.append(((taps - 1) * spread + step) // step)
     counts = (math.prod(axes[0]), math.prod(covering))
     return (*axes, tuple(leaves), tuple(idle), tuple(covering), *counts)
+
+
+# Entries of the phases of a strided convolution's dgrad: how many, the gcd of stride and dilation, and the inverse of
+# dilation/gcd modulo stride/gcd, over the axes; how many in all.
+COUNT = tl.constexpr(0)
+GCD = tl.constexpr(1)
+INVERSE = tl.constexpr(2)
+TOTAL = tl.constexpr(3)
+
+
+def phases(geometry: ConvGeometry) -> tuple[Any, ...]:
+    """Positions that are the same modulo the stride share a phase; a phase without a position does not exist."""
+    counts = three(tuple(map(min, geometry.stride, geometry.input_size)))
+    axes = list(zip(three(geometry.stride), three(geometry.dilation), strict=True))
+    gcds = tuple(math.gcd(stride, dilation) for stride, dilation in axes)
+    inverses = tuple(pow(d // g, -1, s // g) for (s, d), g in zip(axes, gcds, strict=True))
+    return counts, gcds, inverses, math.prod(counts)
+
+
+def phase_size(geometry: ConvGeometry) -> tuple[int, ...]:
+    """Positions of the largest phase."""
+    return three([-(-size // stride) for size, stride in zip(geometry.input_size, geometry.stride, strict=True)])
 
 
 # --- device: programs and positions ---
@@ -114,7 +136,15 @@ def clamp(position, size):
 def tap(number, WINDOW: tl.constexpr):
     """(t, r, s) of an element of a window, numbered row by row."""
     row = number // WINDOW[SIZE][2]
-    return (row // WINDOW[SIZE][1], row % WINDOW[SIZE][1], number % WINDOW[SIZE][2])
+    t = row // WINDOW[SIZE][1]
+    r = row % WINDOW[SIZE][1]
+    s = number % WINDOW[SIZE][2]
+    return (t, r, s)
+
+
+@jit
+def cast(tap, OFFSET: tl.constexpr):
+    return (tap[0].to(OFFSET), tap[1].to(OFFSET), tap[2].to(OFFSET))
 
 
 @jit
@@ -128,13 +158,16 @@ def start(position, WINDOW: tl.constexpr):
 
 
 @jit
+def dilate(tap, WINDOW: tl.constexpr):
+    """How far a tap lies from the first one."""
+    return (tap[0] * WINDOW[DILATION][0], tap[1] * WINDOW[DILATION][1], tap[2] * WINDOW[DILATION][2])
+
+
+@jit
 def reach(start, tap, WINDOW: tl.constexpr):
     """Where a tap of the window that starts there lies."""
-    return (
-        start[0] + tap[0] * WINDOW[DILATION][0],
-        start[1] + tap[1] * WINDOW[DILATION][1],
-        start[2] + tap[2] * WINDOW[DILATION][2],
-    )
+    shift = dilate(tap, WINDOW)
+    return (start[0] + shift[0], start[1] + shift[1], start[2] + shift[2])
 
 
 @jit
@@ -149,7 +182,73 @@ def inside(position, size, valid, WINDOW: tl.constexpr):
     return valid
 
 
+@jit
+def inside_product(start, shift, size, valid, WINDOW: tl.constexpr):
+    """`inside` of every start (M,) plus every shift (K,): (M, K), or (M, 1) where no window leaves the image."""
+    valid = valid[:, None]
+    if WINDOW[LEAVES][0]:
+        d = start[0][:, None] + shift[0][None, :]
+        valid = valid & (d >= 0) & (d < size[0])
+    if WINDOW[LEAVES][1]:
+        h = start[1][:, None] + shift[1][None, :]
+        valid = valid & (h >= 0) & (h < size[1])
+    if WINDOW[LEAVES][2]:
+        w = start[2][:, None] + shift[2][None, :]
+        valid = valid & (w >= 0) & (w < size[2])
+    return valid
+
+
+@jit
+def filter_block(
+    step, C: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, FLATTEN_TAPS: tl.constexpr, OFFSET: tl.constexpr
+):
+    """Taps, channels and validity of block `step` of the taps × channels that make one output.
+
+    With FLATTEN_TAPS a block runs on across taps, and each entry of the tap is (BLOCK,). Without, it is one tap's
+    channels, and they are (1,) and broadcast, so that everything that depends on them alone stays a vector.
+    """
+    CHANNELS: tl.constexpr = C if C > 0 else 1  # with no channel there is no block, but the code must compile
+    if FLATTEN_TAPS:
+        j = step * BLOCK + tl.arange(0, BLOCK).to(OFFSET)
+        number = j // CHANNELS
+        c = j - number * C
+        valid = number < WINDOW[TAPS]
+    else:
+        blocks: tl.constexpr = (CHANNELS + BLOCK - 1) // BLOCK
+        number = step // blocks + tl.arange(0, 1).to(OFFSET)
+        c = step % blocks * BLOCK + tl.arange(0, BLOCK).to(OFFSET)
+        valid = c < C
+    return tap(number, WINDOW), c, valid
+
+
 # --- device: windows, from an element to those that cover it ---
+
+
+@jit
+def _axis_window(position, tap, size, valid, WINDOW: tl.constexpr, AXIS: tl.constexpr, EXACT: tl.constexpr):
+    if WINDOW[IDLE][AXIS]:
+        window = position
+    else:
+        inside = position + (WINDOW[PADDING][AXIS] - tap * WINDOW[DILATION][AXIS])
+        window = inside // WINDOW[STRIDE][AXIS]
+        if EXACT:
+            valid = valid & (inside >= 0) & (window * WINDOW[STRIDE][AXIS] == inside) & (window < size)
+        else:
+            valid = valid & (window >= 0) & (window < size)
+    return window, valid
+
+
+@jit
+def window_at(position, tap, size, valid, WINDOW: tl.constexpr, EXACT: tl.constexpr):
+    """Where the window stands whose `tap` lies at `position`, and whether there is one.
+
+    Without EXACT the taps are those of the position's phase: the division leaves no rest, and a negative numerator
+    gives a negative quotient however it is rounded.
+    """
+    z, valid = _axis_window(position[0], tap[0], size[0], valid, WINDOW, 0, EXACT)
+    p, valid = _axis_window(position[1], tap[1], size[1], valid, WINDOW, 1, EXACT)
+    q, valid = _axis_window(position[2], tap[2], size[2], valid, WINDOW, 2, EXACT)
+    return (z, p, q), valid
 
 
 @jit
@@ -188,3 +287,53 @@ def covering(position, last, number, size, valid, WINDOW: tl.constexpr):
         t, valid = _covering_tap(position[0], z, size[0], valid, WINDOW, 0)
         place += t * (WINDOW[SIZE][1] * WINDOW[SIZE][2])
     return (z, p, q), place, valid
+
+
+# --- device: phases ---
+
+
+@jit
+def phase(number, PHASES: tl.constexpr):
+    row = number // PHASES[COUNT][2]
+    return (row // PHASES[COUNT][1], row % PHASES[COUNT][1], number % PHASES[COUNT][2])
+
+
+@jit
+def in_phase(position, phase, size, valid, WINDOW: tl.constexpr):
+    """The position in the image of a phase's position, and whether there is one."""
+    d = position[0] * WINDOW[STRIDE][0] + phase[0]
+    h = position[1] * WINDOW[STRIDE][1] + phase[1]
+    w = position[2] * WINDOW[STRIDE][2] + phase[2]
+    return (d, h, w), valid & (d < size[0]) & (h < size[1]) & (w < size[2])
+
+
+@jit
+def _axis_taps(phase, WINDOW: tl.constexpr, PHASES: tl.constexpr, AXIS: tl.constexpr):
+    step: tl.constexpr = WINDOW[STRIDE][AXIS] // PHASES[GCD][AXIS]
+    padded = phase + WINDOW[PADDING][AXIS]
+    first = padded // PHASES[GCD][AXIS] * PHASES[INVERSE][AXIS] % step
+    count = tl.maximum((WINDOW[SIZE][AXIS] - first + step - 1) // step, 0)
+    return first, tl.where(padded % PHASES[GCD][AXIS] == 0, count, 0)
+
+
+@jit
+def phase_taps(phase, WINDOW: tl.constexpr, PHASES: tl.constexpr):
+    """The first tap that reaches a phase, how many do along each axis, and in all."""
+    first_t, count_t = _axis_taps(phase[0], WINDOW, PHASES, 0)
+    first_r, count_r = _axis_taps(phase[1], WINDOW, PHASES, 1)
+    first_s, count_s = _axis_taps(phase[2], WINDOW, PHASES, 2)
+    return (first_t, first_r, first_s), (count_t, count_r, count_s), count_t * count_r * count_s
+
+
+@jit
+def phase_tap(number, first, count, WINDOW: tl.constexpr, PHASES: tl.constexpr):
+    """(t, r, s) of tap `number` of those that reach a phase."""
+    # there may be none: the compiler may divide by their count where the loop over them does not run
+    of_row = tl.maximum(count[2], 1)
+    of_plane = tl.maximum(count[1], 1)
+    row = number // of_row
+    return (
+        first[0] + row // of_plane * (WINDOW[STRIDE][0] // PHASES[GCD][0]),
+        first[1] + row % of_plane * (WINDOW[STRIDE][1] // PHASES[GCD][1]),
+        first[2] + number % of_row * (WINDOW[STRIDE][2] // PHASES[GCD][2]),
+    )

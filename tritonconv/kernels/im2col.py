@@ -9,6 +9,7 @@ Source: Chellapilla et al., High Performance Convolutional Neural Networks for D
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -17,112 +18,82 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
-from tritonconv.kernels.arguments import numerics, picture_sizes, sliding_constants, strides
+from tritonconv.kernels import grid
+from tritonconv.kernels.arguments import numerics
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.kernels.indexing import unravel_pixels, unravel_program
 
 
 @jit
 def unfold_kernel(
-    x_ptr,  # (N, C, H, W), any strides
-    columns_ptr,  # (N, C · R · S, P, Q)
+    x_ptr,  # (N, C, D, H, W), any strides
+    x_stride,
+    columns_ptr,  # (N, C · T · R · S, Z, P, Q)
+    columns_stride,
     N,
-    H,
-    W,
-    P,
-    Q,
-    x_stride_n,
-    x_stride_c,
-    x_stride_h,
-    x_stride_w,
-    columns_stride_n,
-    columns_stride_j,
-    columns_stride_p,
-    columns_stride_q,
-    J,  # C · R · S
-    R: tl.constexpr,
-    S: tl.constexpr,
-    conv_stride_h: tl.constexpr,
-    conv_stride_w: tl.constexpr,
-    pad_h: tl.constexpr,
-    pad_w: tl.constexpr,
-    dil_h: tl.constexpr,
-    dil_w: tl.constexpr,
+    J,  # C · T · R · S
+    in_size,
+    out_size,
+    PATCH: tl.constexpr,
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program copies BLOCK_N of (c, r, s) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
-    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(J, BLOCK_N), OFFSET)
-    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    """One program copies BLOCK_N of (c, tap) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(J, BLOCK_N), OFFSET)
+    n, pixel = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     j = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, p, q = unravel_pixels(offs_m, P, Q)
-    c, r, s = unravel_pixels(j, R, S)
+    c = j // PATCH[grid.TAPS]
+    shift = grid.dilate(grid.tap(j % PATCH[grid.TAPS], PATCH), PATCH)
+    start = grid.start(pixel, PATCH)
     valid = (n < N)[:, None] & (j < J)[None, :]
-    h0 = p * conv_stride_h - pad_h
-    w0 = q * conv_stride_w - pad_w
-    h = h0[:, None] + (r * dil_h)[None, :]
-    w = w0[:, None] + (s * dil_w)[None, :]
-    valid_x = valid & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-    x_ptrs_m = x_ptr + (n * x_stride_n + h0 * x_stride_h + w0 * x_stride_w)
-    offs_x = c * x_stride_c + r * dil_h * x_stride_h + s * dil_w * x_stride_w
+    valid_x = valid & grid.inside_product(start, shift, in_size, n < N, PATCH)
+    x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(start, x_stride))
+    offs_x = c * x_stride[1] + grid.offset(shift, x_stride)
     x = tl.load(x_ptrs_m[:, None] + offs_x[None, :], mask=valid_x, other=0.0)
-    columns_ptrs_m = columns_ptr + (n * columns_stride_n + p * columns_stride_p + q * columns_stride_q)
-    tl.store(columns_ptrs_m[:, None] + (j * columns_stride_j)[None, :], x, mask=valid)
+    columns_ptrs_m = columns_ptr + (n * columns_stride[0] + grid.offset(pixel, columns_stride))
+    tl.store(columns_ptrs_m[:, None] + (j * columns_stride[1])[None, :], x, mask=valid)
 
 
 @jit
 def fold_kernel(
-    columns_ptr,  # (N, C · R · S, P, Q), any strides
-    x_ptr,  # (N, C, H, W)
+    columns_ptr,  # (N, C · T · R · S, Z, P, Q), any strides
+    columns_stride,
+    x_ptr,  # (N, C, D, H, W)
+    x_stride,
     N,
-    H,
-    W,
-    P,
-    Q,
-    columns_stride_n,
-    columns_stride_j,
-    columns_stride_p,
-    columns_stride_q,
-    x_stride_n,
-    x_stride_c,
-    x_stride_h,
-    x_stride_w,
     C,
-    R: tl.constexpr,
-    S: tl.constexpr,
-    conv_stride_h: tl.constexpr,
-    conv_stride_w: tl.constexpr,
-    pad_h: tl.constexpr,
-    pad_w: tl.constexpr,
-    dil_h: tl.constexpr,
-    dil_w: tl.constexpr,
+    in_size,
+    out_size,
+    PATCH: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """One program gathers BLOCK_M pixels × BLOCK_N channels, tap by tap. Grid: (pixel blocks · channel blocks,)."""
-    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, h, w = unravel_pixels(offs_m, H, W)
     valid_m = n < N
     valid_c = c < C
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    for tap in range(R * S):
-        reach_h = h + (pad_h - tap // S * dil_h)
-        reach_w = w + (pad_w - tap % S * dil_w)
-        p = reach_h // conv_stride_h
-        q = reach_w // conv_stride_w
-        valid = valid_m & (reach_h >= 0) & (p * conv_stride_h == reach_h) & (p < P)
-        valid = valid & (reach_w >= 0) & (q * conv_stride_w == reach_w) & (q < Q)
-        columns_ptrs_m = columns_ptr + (n * columns_stride_n + p * columns_stride_p + q * columns_stride_q)
-        columns_ptrs = columns_ptrs_m[:, None] + ((c * (R * S) + tap) * columns_stride_j)[None, :]
+    for number in range(PATCH[grid.TAPS]):
+        pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
+        columns_ptrs_m = columns_ptr + (n * columns_stride[0] + grid.offset(pixel, columns_stride))
+        columns_ptrs = columns_ptrs_m[:, None] + ((c * PATCH[grid.TAPS] + number) * columns_stride[1])[None, :]
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
-    x_ptrs_m = x_ptr + (n * x_stride_n + h * x_stride_h + w * x_stride_w)
-    x_ptrs = x_ptrs_m[:, None] + (c * x_stride_c)[None, :]
+    x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(position, x_stride))
+    x_ptrs = x_ptrs_m[:, None] + (c * x_stride[1])[None, :]
     tl.store(x_ptrs, acc.to(x_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
+
+
+def _patch(geometry: ConvGeometry) -> dict[str, Any]:
+    return {
+        "N": geometry.N,
+        "in_size": grid.three(geometry.input_size),
+        "out_size": grid.three(geometry.output_size),
+        "PATCH": grid.window(geometry),
+    }
 
 
 def unfold(x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format) -> torch.Tensor:
@@ -136,11 +107,10 @@ def unfold(x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format)
     unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
         x_ptr=x,
         columns_ptr=columns,
-        **picture_sizes(geometry),
-        **strides("x", "nchw", x),
-        **strides("columns", "njpq", columns),
+        **_patch(geometry),
+        x_stride=grid.strides(x),
+        columns_stride=grid.strides(columns),
         J=columns.shape[1],
-        **sliding_constants(geometry),
         OFFSET=numerics(x, x, columns)["OFFSET"],
         **tile,
     )
@@ -160,11 +130,10 @@ def fold(
     fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"]),)](
         columns_ptr=columns,
         x_ptr=x,
-        **picture_sizes(geometry),
-        **strides("columns", "njpq", columns),
-        **strides("x", "nchw", x),
+        **_patch(geometry),
+        columns_stride=grid.strides(columns),
+        x_stride=grid.strides(x),
         C=geometry.C_in,
-        **sliding_constants(geometry),
         **numerics(columns, columns, x),
         **tile,
     )

@@ -22,72 +22,33 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
-from tritonconv.kernels.arguments import (
-    UNIT_WINDOW,
-    allocate_output,
-    filter_constants,
-    is_padded,
-    numerics,
-    picture_sizes,
-    strides,
-    window_constants,
-)
+from tritonconv.kernels import grid
+from tritonconv.kernels.arguments import allocate_output, convolution, epilogue, numerics
 from tritonconv.kernels.epilogue import keep_best, relu_tile
-from tritonconv.kernels.indexing import unravel_pixels, unravel_program, unravel_taps
 from tritonconv.kernels.split_k import allocate_partial, sum_splits
 
 
 @jit
 def implicit_gemm_forward_kernel(
-    x_ptr,  # (N, C_in, H, W), any strides
-    w_ptr,  # (C_out, C_in / groups, R, S), any strides
+    x_ptr,  # (N, C_in, D, H, W), any strides
+    x_stride,
+    w_ptr,  # (C_out, C_in / groups, T, R, S), any strides
+    w_stride,
     b_ptr,  # (C_out,) or None
-    y_ptr,  # (N, C_out, P, Q), or (N, C_out, P_pool, Q_pool) when pooling
+    b_stride,
+    y_ptr,  # (N, C_out, Z, P, Q), pooled or not
+    y_stride,
     code_ptr,  # the strides of y; the winning place of each pooled output
     N,
-    H,
-    W,
-    P,
-    Q,
-    P_pool,
-    Q_pool,
-    x_stride_n,
-    x_stride_c,
-    x_stride_h,
-    x_stride_w,
-    w_stride_k,
-    w_stride_c,
-    w_stride_r,
-    w_stride_s,
-    b_stride,
-    y_stride_n,
-    y_stride_k,
-    y_stride_p,
-    y_stride_q,
+    in_size,
+    conv_size,
+    out_size,
+    CHANNELS: tl.constexpr,  # (in, out) of one group
     GROUPS: tl.constexpr,
-    C_in: tl.constexpr,  # of one group
-    C_out: tl.constexpr,  # of one group
-    R: tl.constexpr,
-    S: tl.constexpr,
-    conv_stride_h: tl.constexpr,
-    conv_stride_w: tl.constexpr,
-    pad_h: tl.constexpr,
-    pad_w: tl.constexpr,
-    dil_h: tl.constexpr,
-    dil_w: tl.constexpr,
-    pool_h: tl.constexpr,
-    pool_w: tl.constexpr,
-    pool_stride_h: tl.constexpr,
-    pool_stride_w: tl.constexpr,
-    pool_pad_h: tl.constexpr,
-    pool_pad_w: tl.constexpr,
-    pool_dil_h: tl.constexpr,
-    pool_dil_w: tl.constexpr,
+    FILTER: tl.constexpr,
+    POOL: tl.constexpr,  # or None
     NO_PLACE: tl.constexpr,
-    PADDED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     RELU: tl.constexpr,
-    POOL: tl.constexpr,
     FLATTEN_TAPS: tl.constexpr,
     STEPS: tl.constexpr,
     OFFSET: tl.constexpr,
@@ -100,103 +61,76 @@ def implicit_gemm_forward_kernel(
     """One program: BLOCK_M output pixels (or pooling windows) × BLOCK_N output channels of one group.
 
     Grid: (pixel blocks · groups · channel blocks,). Pooling runs the product once for each place of the window and
-    keeps the running maximum, so the unpooled picture exists in registers alone.
+    keeps the running maximum, so the unpooled image exists in registers alone.
     """
-    pid_m, group, pid_n = unravel_program(tl.program_id(0), GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
-    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    C_in: tl.constexpr = CHANNELS[0]
+    C_out: tl.constexpr = CHANNELS[1]
+    PLACES: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
+    pid_m, group, pid_n = grid.unravel_program(tl.program_id(0), GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, p_out, q_out = unravel_pixels(offs_m, P_pool, Q_pool)
     valid_m = n < N
     valid_n = offs_n < C_out
     k = group * C_out + offs_n
-    w_ptrs_k = w_ptr + k * w_stride_k
-    x_group = x_ptr + group * C_in * x_stride_c
+    w_ptrs_k = w_ptr + k * w_stride[0]
+    x_group = x_ptr + group * C_in * x_stride[1]
 
-    if HAS_BIAS:
+    if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_n, other=0.0).to(ACC)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
-    if POOL:
+    if POOL is not None:
         code = tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
 
-    for place in range(pool_h * pool_w):
-        p = p_out * pool_stride_h - pool_pad_h + place // pool_w * pool_dil_h
-        q = q_out * pool_stride_w - pool_pad_w + place % pool_w * pool_dil_w
-        valid_pixel = valid_m
-        if POOL:
-            valid_pixel = valid_m & (p >= 0) & (p < P) & (q >= 0) & (q < Q)
-        h0 = p * conv_stride_h - pad_h
-        w0 = q * conv_stride_w - pad_w
-        x_ptrs_m = x_group + (n * x_stride_n + h0 * x_stride_h + w0 * x_stride_w)
+    for place in range(PLACES):
+        pixel, valid_pixel = position, valid_m
+        if POOL is not None:
+            pixel = grid.reach(grid.start(position, POOL), grid.tap(place, POOL), POOL)
+            valid_pixel = grid.inside(pixel, conv_size, valid_m, POOL)
+        start = grid.start(pixel, FILTER)
+        x_ptrs_m = x_group + (n * x_stride[0] + grid.offset(start, x_stride))
         acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
         for step in range(STEPS):
-            r, s, c, valid_k = unravel_taps(step, C_in, R, S, BLOCK_K, FLATTEN_TAPS, OFFSET)
-            valid_x = valid_pixel[:, None]
-            if PADDED:
-                h = h0[:, None] + (r * dil_h)[None, :]
-                w = w0[:, None] + (s * dil_w)[None, :]
-                valid_x = valid_x & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-            offs_x = r * dil_h * x_stride_h + s * dil_w * x_stride_w + c * x_stride_c
-            offs_w = r * w_stride_r + s * w_stride_s + c * w_stride_c
+            tap, c, valid_k = grid.filter_block(step, C_in, FILTER, BLOCK_K, FLATTEN_TAPS, OFFSET)
+            shift = grid.dilate(tap, FILTER)
+            valid_x = grid.inside_product(start, shift, in_size, valid_pixel, FILTER)
+            offs_x = grid.offset(shift, x_stride) + c * x_stride[1]
+            offs_w = grid.offset(tap, w_stride) + c * w_stride[1]
             x = tl.load(x_ptrs_m[:, None] + offs_x[None, :], mask=valid_x & valid_k[None, :], other=0.0)
             f = tl.load(w_ptrs_k[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
             acc = tl.dot(x, f, acc, input_precision=PRECISION, out_dtype=ACC)
-        if HAS_BIAS:
+        if b_ptr is not None:
             acc += bias[None, :]
         if RELU:
             acc = relu_tile(acc)
-        if POOL:
+        if POOL is not None:
             best, code = keep_best(acc, best, code, place, valid_pixel, y_ptr.dtype.element_ty)
         else:
             best = acc
 
-    offs_y = n * y_stride_n + p_out * y_stride_p + q_out * y_stride_q
-    offs_y = offs_y[:, None] + (k * y_stride_k)[None, :]
+    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (k * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_n[None, :]
     tl.store(y_ptr + offs_y, best.to(y_ptr.dtype.element_ty), mask=valid_y)
-    if POOL:
+    if POOL is not None:
         code = tl.where(best <= 0, NO_PLACE, code)  # a dead ReLU passes no gradient
         tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
 
 
 @jit
 def implicit_gemm_dgrad_kernel(
-    dy_ptr,  # (N, C_out, P, Q), any strides
-    w_ptr,  # (C_out, C_in / groups, R, S), any strides
-    dx_ptr,  # (N, C_in, H, W)
+    dy_ptr,  # (N, C_out, Z, P, Q), any strides
+    dy_stride,
+    w_ptr,  # (C_out, C_in / groups, T, R, S), any strides
+    w_stride,
+    dx_ptr,  # (N, C_in, D, H, W)
+    dx_stride,
     N,
-    H,
-    W,
-    P,
-    Q,
-    dy_stride_n,
-    dy_stride_k,
-    dy_stride_p,
-    dy_stride_q,
-    w_stride_k,
-    w_stride_c,
-    w_stride_r,
-    w_stride_s,
-    dx_stride_n,
-    dx_stride_c,
-    dx_stride_h,
-    dx_stride_w,
+    in_size,
+    out_size,
+    phase_size,  # pixels of the largest phase
+    CHANNELS: tl.constexpr,  # (in, out) of one group
     GROUPS: tl.constexpr,
-    C_in: tl.constexpr,  # of one group
-    C_out: tl.constexpr,  # of one group
-    R: tl.constexpr,
-    S: tl.constexpr,
-    conv_stride_h: tl.constexpr,
-    conv_stride_w: tl.constexpr,
-    pad_h: tl.constexpr,
-    pad_w: tl.constexpr,
-    dil_h: tl.constexpr,
-    dil_w: tl.constexpr,
-    gcd_h: tl.constexpr,
-    gcd_w: tl.constexpr,
-    inverse_h: tl.constexpr,
-    inverse_w: tl.constexpr,
-    PHASES_H: tl.constexpr,
-    PHASES_W: tl.constexpr,
+    FILTER: tl.constexpr,
+    PHASES: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -206,98 +140,62 @@ def implicit_gemm_dgrad_kernel(
 ):
     """One program: BLOCK_M input pixels of one phase × BLOCK_N input channels of one group.
 
-    Grid: (pixel blocks · phases · groups · channel blocks,). A phase holds the pixels with the same h mod conv_stride_h
-    and w mod conv_stride_w: the same taps reach all of them, so no product is spent on zeros. With
-    g = gcd(dil, stride) those taps are r₀, r₀ + stride/g, …, r₀ = (h + pad)/g · (dil/g)⁻¹ mod stride/g, or none when g
-    does not divide h + pad. A stride past the picture has no more phases than pixels.
+    Grid: (pixel blocks · phases · groups · channel blocks,). A phase holds the pixels with the same position modulo the
+    stride: the same taps reach all of them, so no product is spent on zeros. With g = gcd(dilation, stride) those taps
+    are r₀, r₀ + stride/g, …, r₀ = (h + padding)/g · (dilation/g)⁻¹ mod stride/g, or none when g does not divide
+    h + padding (docs/architecture.md). A stride past the image has no more phases than pixels.
     """
-    rest, group, pid_n = unravel_program(tl.program_id(0), GROUPS, (C_in + BLOCK_N - 1) // BLOCK_N, OFFSET)
-    phase = (rest % (PHASES_H * PHASES_W)).to(tl.int32)
-    phase_h = phase // PHASES_W
-    phase_w = phase % PHASES_W
-    offs_m = rest // (PHASES_H * PHASES_W) * BLOCK_M + tl.arange(0, BLOCK_M)
+    C_in: tl.constexpr = CHANNELS[0]
+    C_out: tl.constexpr = CHANNELS[1]
+    rest, group, pid_n = grid.unravel_program(tl.program_id(0), GROUPS, (C_in + BLOCK_N - 1) // BLOCK_N, OFFSET)
+    phase = grid.phase((rest % PHASES[grid.TOTAL]).to(tl.int32), PHASES)
+    offs_m = rest // PHASES[grid.TOTAL] * BLOCK_M + tl.arange(0, BLOCK_M)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, h, w = unravel_pixels(offs_m, (H + conv_stride_h - 1) // conv_stride_h, (W + conv_stride_w - 1) // conv_stride_w)
-    h = h * conv_stride_h + phase_h
-    w = w * conv_stride_w + phase_w
-    valid_m = (n < N) & (h < H) & (w < W)
+    n, position = grid.unravel(offs_m, phase_size)
+    position, valid_m = grid.in_phase(position, phase, in_size, n < N, FILTER)
     valid_n = offs_n < C_in
 
-    step_r = conv_stride_h // gcd_h
-    step_s = conv_stride_w // gcd_w
-    r0 = (phase_h + pad_h) // gcd_h * inverse_h % step_r
-    s0 = (phase_w + pad_w) // gcd_w * inverse_w % step_s
-    taps_r = tl.where((phase_h + pad_h) % gcd_h == 0, tl.maximum((R - r0 + step_r - 1) // step_r, 0), 0)
-    taps_s = tl.where((phase_w + pad_w) % gcd_w == 0, tl.maximum((S - s0 + step_s - 1) // step_s, 0), 0)
-    per_row = tl.maximum(taps_s, 1)  # the compiler may divide by it where the loop does not run
+    first, count, taps = grid.phase_taps(phase, FILTER, PHASES)
     blocks_k: tl.constexpr = (C_out + BLOCK_K - 1) // BLOCK_K
-
-    dy_group = dy_ptr + group * C_out * dy_stride_k
-    w_ptrs_c = w_ptr + group * C_out * w_stride_k + offs_n * w_stride_c
+    dy_group = dy_ptr + group * C_out * dy_stride[1]
+    w_ptrs_c = w_ptr + group * C_out * w_stride[0] + offs_n * w_stride[1]
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    for step in range(taps_r * taps_s * blocks_k):
-        tap = step // blocks_k
+    for step in range(taps * blocks_k):
+        tap = grid.cast(grid.phase_tap(step // blocks_k, first, count, FILTER, PHASES), OFFSET)
         k = step % blocks_k * BLOCK_K + tl.arange(0, BLOCK_K).to(OFFSET)
-        r = (r0 + tap // per_row * step_r).to(OFFSET)
-        s = (s0 + tap % per_row * step_s).to(OFFSET)
-        p = (h + (pad_h - r * dil_h)) // conv_stride_h
-        q = (w + (pad_w - s * dil_w)) // conv_stride_w
-        # both numerators are multiples of the stride; a negative one rounds to a negative quotient either way
-        valid_dy = valid_m & (p >= 0) & (p < P) & (q >= 0) & (q < Q)
+        pixel, valid_dy = grid.window_at(position, tap, out_size, valid_m, FILTER, EXACT=False)
         valid_k = k < C_out
-        dy_ptrs_m = dy_group + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
+        dy_ptrs_m = dy_group + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
         dy = tl.load(
-            dy_ptrs_m[:, None] + (k * dy_stride_k)[None, :], mask=valid_dy[:, None] & valid_k[None, :], other=0.0
+            dy_ptrs_m[:, None] + (k * dy_stride[1])[None, :], mask=valid_dy[:, None] & valid_k[None, :], other=0.0
         )
-        offs_w = k * w_stride_k + r * w_stride_r + s * w_stride_s
+        offs_w = k * w_stride[0] + grid.offset(tap, w_stride)
         f = tl.load(w_ptrs_c[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
         acc = tl.dot(dy, f, acc, input_precision=PRECISION, out_dtype=ACC)
 
     c = group * C_in + offs_n
-    dx_ptrs_m = dx_ptr + (n * dx_stride_n + h * dx_stride_h + w * dx_stride_w)
-    dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride_c)[None, :]
+    dx_ptrs_m = dx_ptr + (n * dx_stride[0] + grid.offset(position, dx_stride))
+    dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride[1])[None, :]
     tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
 
 
 @jit
 def implicit_gemm_wgrad_kernel(
-    dy_ptr,  # (N, C_out, P, Q), any strides
-    x_ptr,  # (N, C_in, H, W), any strides
-    dw_ptr,  # (splits, C_out, C_in / groups, R, S)
+    dy_ptr,  # (N, C_out, Z, P, Q), any strides
+    dy_stride,
+    x_ptr,  # (N, C_in, D, H, W), any strides
+    x_stride,
+    dw_ptr,  # (splits, C_out, C_in / groups, T, R, S)
+    dw_stride_split,
+    dw_stride,
     db_ptr,  # (splits, C_out) or None
     N,
-    H,
-    W,
-    P,
-    Q,
-    dy_stride_n,
-    dy_stride_k,
-    dy_stride_p,
-    dy_stride_q,
-    x_stride_n,
-    x_stride_c,
-    x_stride_h,
-    x_stride_w,
-    dw_stride_split,
-    dw_stride_k,
-    dw_stride_c,
-    dw_stride_r,
-    dw_stride_s,
-    db_stride_split,
+    in_size,
+    out_size,
     steps,
+    CHANNELS: tl.constexpr,  # (in, out) of one group
     GROUPS: tl.constexpr,
-    C_in: tl.constexpr,  # of one group
-    C_out: tl.constexpr,  # of one group
-    R: tl.constexpr,
-    S: tl.constexpr,
-    conv_stride_h: tl.constexpr,
-    conv_stride_w: tl.constexpr,
-    pad_h: tl.constexpr,
-    pad_w: tl.constexpr,
-    dil_h: tl.constexpr,
-    dil_w: tl.constexpr,
-    PADDED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    FILTER: tl.constexpr,
     FLATTEN_TAPS: tl.constexpr,
     BLOCKS_M: tl.constexpr,
     BLOCKS_N: tl.constexpr,
@@ -308,54 +206,53 @@ def implicit_gemm_wgrad_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One program: BLOCK_M output channels × BLOCK_N of (r, s, c), over `steps` blocks of BLOCK_K output pixels.
+    """One program: BLOCK_M output channels × BLOCK_N of (tap, c), over `steps` blocks of BLOCK_K output pixels.
 
     Grid: (splits · channel blocks · groups · tap blocks,). For a bias gradient there is one tap block more, whose
     programs add up dy in a loop of their own: a second use of dy inside the product's loop costs the pipeline a buffer,
     and then a copy overwrites what the matrix unit still reads (docs/decisions/0008).
     """
-    rest, group, pid_n = unravel_program(tl.program_id(0), GROUPS, BLOCKS_N + HAS_BIAS, OFFSET)
+    C_in: tl.constexpr = CHANNELS[0]
+    C_out: tl.constexpr = CHANNELS[1]
+    HAS_BIAS: tl.constexpr = db_ptr is not None
+    rest, group, pid_n = grid.unravel_program(tl.program_id(0), GROUPS, BLOCKS_N + HAS_BIAS, OFFSET)
     split = rest // BLOCKS_M
     offs_m = rest % BLOCKS_M * BLOCK_M + tl.arange(0, BLOCK_M)
     valid_m = offs_m < C_out
     k = group * C_out + offs_m
-    r, s, c, valid_n = unravel_taps(pid_n, C_in, R, S, BLOCK_N, FLATTEN_TAPS, OFFSET)
+    tap, c, valid_n = grid.filter_block(pid_n, C_in, FILTER, BLOCK_N, FLATTEN_TAPS, OFFSET)
+    shift = grid.dilate(tap, FILTER)
+    offs_x = grid.offset(shift, x_stride) + (group * C_in + c) * x_stride[1]
     steps_w = steps
     if HAS_BIAS:
         steps_w = steps * (pid_n < BLOCKS_N)
         valid_n = valid_n & (pid_n < BLOCKS_N)
-    offs_x = r * dil_h * x_stride_h + s * dil_w * x_stride_w + (group * C_in + c) * x_stride_c
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for step in range(steps_w):
-        n, p, q = unravel_pixels((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), P, Q)
+        n, pixel = grid.unravel((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), out_size)
         valid_k = n < N
-        dy_ptrs_k = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
-        dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride_k)[None, :]
+        dy_ptrs_k = dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
+        dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride[1])[None, :]
         dy = tl.load(dy_ptrs, mask=valid_k[:, None] & valid_m[None, :], other=0.0)
-        h0 = p * conv_stride_h - pad_h
-        w0 = q * conv_stride_w - pad_w
-        valid_x = valid_k[:, None]
-        if PADDED:
-            h = h0[:, None] + (r * dil_h)[None, :]
-            w = w0[:, None] + (s * dil_w)[None, :]
-            valid_x = valid_x & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        x_ptrs_k = x_ptr + (n * x_stride_n + h0 * x_stride_h + w0 * x_stride_w)
+        start = grid.start(pixel, FILTER)
+        valid_x = grid.inside_product(start, shift, in_size, valid_k, FILTER)
+        x_ptrs_k = x_ptr + (n * x_stride[0] + grid.offset(start, x_stride))
         x = tl.load(x_ptrs_k[:, None] + offs_x[None, :], mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
-    offs_dw = (c * dw_stride_c + r * dw_stride_r + s * dw_stride_s)[None, :] + (k * dw_stride_k)[:, None]
+    offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (k * dw_stride[0])[:, None]
     dw_ptrs = dw_ptr + split * dw_stride_split + offs_dw
     tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
         acc_b = tl.zeros((BLOCK_M,), ACC)
         for step in range(steps - steps_w):
-            n, p, q = unravel_pixels((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), P, Q)
-            dy_ptrs_k = dy_ptr + (n * dy_stride_n + p * dy_stride_p + q * dy_stride_q)
-            dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride_k)[None, :]
+            n, pixel = grid.unravel((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), out_size)
+            dy_ptrs_k = dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
+            dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride[1])[None, :]
             acc_b += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_m[None, :], other=0.0).to(ACC), 0)
         last = valid_m & (pid_n == BLOCKS_N)
-        tl.store(db_ptr + split * db_stride_split + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
+        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
 
 
 def implicit_gemm_forward(
@@ -371,9 +268,8 @@ def implicit_gemm_forward(
     y, code = allocate_output(x, geometry, layout, pool)
     if y.numel() == 0:
         return y, code
-    P_out, Q_out = y.shape[2:]
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    pixels = geometry.N * P_out * Q_out
+    pixels = geometry.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": geometry.taps, "pooled": pool is not None}
     tile = tuning.pick("implicit_gemm_forward", x, geometry, **sizes)
     if tile["FLATTEN_TAPS"]:
@@ -381,26 +277,18 @@ def implicit_gemm_forward(
     else:
         steps = geometry.taps * triton.cdiv(C_in, tile["BLOCK_K"])
     # one program: BLOCK_M pixels × BLOCK_N channels of one group
-    grid = (triton.cdiv(pixels, tile["BLOCK_M"]) * geometry.groups * triton.cdiv(C_out, tile["BLOCK_N"]),)
-    implicit_gemm_forward_kernel[grid](
+    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * geometry.groups * triton.cdiv(C_out, tile["BLOCK_N"])
+    implicit_gemm_forward_kernel[(programs,)](
         x_ptr=x,
         w_ptr=w,
         b_ptr=b,
         y_ptr=y,
         code_ptr=code,
-        P_pool=P_out,
-        Q_pool=Q_out,
         b_stride=0 if b is None else b.stride(0),
-        **picture_sizes(geometry),
-        **strides("x", "nchw", x),
-        **strides("w", "kcrs", w),
-        **strides("y", "nkpq", y),
-        **filter_constants(geometry),
-        **window_constants(UNIT_WINDOW if pool is None else pool),
-        PADDED=is_padded(geometry),
-        HAS_BIAS=b is not None,
-        RELU=relu,
-        POOL=pool is not None,
+        **{**convolution(geometry), **epilogue(geometry, relu, pool)},
+        x_stride=grid.strides(x),
+        w_stride=grid.strides(w),
+        y_stride=grid.strides(y),
         STEPS=steps,
         **numerics(x, x, w, y),
         PRECISION=tuning.dot_precision(x),
@@ -421,28 +309,21 @@ def implicit_gemm_dgrad(
     if dx.numel() == 0:
         return dx
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    phases = tuple(map(min, geometry.stride, geometry.input_size))
-    pixels = geometry.N * math.prod(map(triton.cdiv, geometry.input_size, geometry.stride))
+    phases, size = grid.phases(geometry), grid.phase_size(geometry)
+    pixels = geometry.N * math.prod(size)
     tile = tuning.pick("implicit_gemm_dgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
-    gcds = [math.gcd(d, s) for d, s in zip(geometry.dilation, geometry.stride, strict=True)]
-    inverses = [pow(d // g, -1, s // g) for d, s, g in zip(geometry.dilation, geometry.stride, gcds, strict=True)]
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
-    implicit_gemm_dgrad_kernel[(blocks * math.prod(phases) * geometry.groups,)](
+    implicit_gemm_dgrad_kernel[(blocks * phases[3] * geometry.groups,)](
         dy_ptr=dy,
         w_ptr=w,
         dx_ptr=dx,
-        **picture_sizes(geometry),
-        **strides("dy", "nkpq", dy),
-        **strides("w", "kcrs", w),
-        **strides("dx", "nchw", dx),
-        **filter_constants(geometry),
-        gcd_h=gcds[0],
-        gcd_w=gcds[1],
-        inverse_h=inverses[0],
-        inverse_w=inverses[1],
-        PHASES_H=phases[0],
-        PHASES_W=phases[1],
+        **convolution(geometry),
+        dy_stride=grid.strides(dy),
+        w_stride=grid.strides(w),
+        dx_stride=grid.strides(dx),
+        phase_size=size,
+        PHASES=phases,
         **numerics(dy, dy, w, dx),
         PRECISION=tuning.dot_precision(dy),
         **tile,
@@ -471,16 +352,12 @@ def implicit_gemm_wgrad(
         x_ptr=x,
         dw_ptr=dw,
         db_ptr=db,
-        **picture_sizes(geometry),
-        **strides("dy", "nkpq", dy),
-        **strides("x", "nchw", x),
+        **convolution(geometry),
+        dy_stride=grid.strides(dy),
+        x_stride=grid.strides(x),
         dw_stride_split=dw.stride(0),
-        **strides("dw", "kcrs", dw[0]),
-        db_stride_split=geometry.C_out,
+        dw_stride=grid.strides(dw[0]),
         steps=steps,
-        **filter_constants(geometry),
-        PADDED=is_padded(geometry),
-        HAS_BIAS=bias,
         BLOCKS_M=blocks_m,
         BLOCKS_N=blocks_n,
         **numerics(dy, dy, x, dw),
