@@ -31,7 +31,7 @@ def load(path: Path, recipe: State) -> State:
                 raise CheckpointError(f"{path}: damaged ({damaged}); delete it, or train without --resume")
         found = torch.load(path, map_location="cpu", weights_only=True)
         saved, state = found["recipe"], found["state"]
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint; delete it, or train without --resume") from error
     if differing := [key for key in recipe if saved.get(key) != recipe[key]]:
         told = ", ".join(f"{key} {saved.get(key)}, not {recipe[key]}" for key in differing)

@@ -231,13 +231,23 @@ def test_hooks_still_see_what_they_saw(device):
     torch.testing.assert_close(*values)
 
 
-def test_a_relu_with_a_state_keeps_its_keys():
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda relu: relu.register_buffer("calls", torch.zeros(())),
+        lambda relu: relu.register_parameter("calls", torch.nn.Parameter(torch.zeros(()))),
+        lambda relu: relu.add_module("calls", torch.nn.Identity()),
+    ],
+    ids=["buffer", "parameter", "module"],
+)
+def test_a_relu_with_a_state_keeps_it(give):
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
-    model[1].register_buffer("calls", torch.zeros(()))
+    give(model[1])
+    keys = list(model.state_dict())
     report = convert(model)
     assert classes(model) == ["nn.Conv2d", "nn.ReLU"]
     assert reasons(report)["0"] == "not fused: 1 holds a state of its own"
-    assert "1.calls" in model.state_dict()
+    assert hasattr(model[1], "calls") and list(model.state_dict()) == keys
 
 
 def test_a_shared_convolution_is_swapped_not_fused(device):
@@ -334,6 +344,13 @@ def test_the_filter_is_asked_for_supported_layers_under_each_name():
     assert type(model.a[0]) is torch.nn.Conv2d
 
 
+def test_the_filter_is_asked_for_layers_that_are_ours_already():
+    model = torch.nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), torch.nn.ReLU())
+    report = convert(model, filter_fn=lambda layer, name: name != "0")
+    assert classes(model) == ["nn.Conv2d", "nn.ReLU", "nn.ConvReLU2d", "Identity"]
+    assert reasons(report)["0"] == "left by filter_fn"
+
+
 # --- what is left, and why ---
 
 
@@ -376,6 +393,7 @@ def with_tensor_subclass() -> torch.nn.Module:
         (lambda: torch.nn.Conv1d(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.Conv3d(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.ConvTranspose2d(1, 2, 3), "not supported yet"),
+        (lambda: type("Causal", (torch.nn.Conv1d,), {})(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.LazyConv1d(2, 3), "not supported yet"),
         (lambda: torch.nn.AvgPool2d(2), "not supported yet"),
         (lambda: torch.nn.MaxPool1d(2), "not supported yet"),
@@ -396,7 +414,8 @@ def test_a_layer_is_left_with_a_reason(build, reason):
 
 @pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions:UserWarning")
 def test_a_quantized_convolution_is_left():
-    report = convert(torch.nn.Sequential(torch.ao.nn.quantized.Conv2d(1, 2, 3)))
+    quantized = torch.ao.nn.quantized  # a Linear is no layer of ours, quantized or not
+    report = convert(torch.nn.Sequential(quantized.Conv2d(1, 2, 3), quantized.Linear(2, 2)))
     assert reasons(report) == {"0": "quantized: no kernel for it yet"}
 
 
@@ -412,6 +431,13 @@ def test_a_lazy_layer_is_swapped_once_it_knows_its_sizes():
     with torch.no_grad():
         model(torch.zeros(1, 1, 4, 4))
     assert names(convert(model).swapped) == ["0"]
+
+
+def test_a_layer_left_in_two_places_does_not_hide_the_next():
+    pool, conv = torch.nn.AvgPool2d(2), torch.nn.Conv2d(1, 2, 3, padding_mode="reflect")
+    report = convert(torch.nn.Sequential(pool, pool, conv))
+    assert names(report.left) == ["0", "2"]
+    assert type(conv) is torch.nn.Conv2d
 
 
 def test_other_layers_are_not_listed():
@@ -432,6 +458,11 @@ def test_converting_twice_changes_nothing_more():
     assert report.swapped == report.fused == ()
     assert reasons(report) == dict.fromkeys(["0", "3"], "tritonconv's already")
     assert (repr(model), classes(model)) == (shown, kinds)
+
+
+def test_a_layer_of_ours_that_is_not_fused_is_told_why():
+    report = convert(torch.nn.Sequential(nn.Conv2d(1, 2, 3), torch.nn.Flatten()))
+    assert reasons(report) == {"0": "tritonconv's already; not fused: no ReLU follows"}
 
 
 def test_what_was_only_swapped_can_be_fused_later(device):
@@ -539,3 +570,10 @@ def test_the_report_is_a_table():
     assert report.left[0].before == report.left[0].after == "torch.nn.AvgPool2d"
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.rows = ()
+
+
+def test_rows_stand_in_the_models_order():
+    chain = (torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    report = convert(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3)))
+    assert names(report.rows) == ["0", "1", "2", "3", "4", "5"]
+    assert names(report.swapped) == ["1", "5"]

@@ -1,10 +1,14 @@
 """One kernel, two lives: what the interpreter must get right, what it must leave alone, and compiling without a GPU."""
 
 import math
+import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.runtime import interpreter
@@ -15,6 +19,7 @@ from tritonconv import interpreter as tinterpreter
 from tritonconv import jit as tjit
 from tritonconv import tuning
 from tritonconv.interpreter import recording
+from tritonconv.interpreter.arrays import collapse
 from tritonconv.jit import jit
 
 SM_90 = GPUTarget("cuda", 90, 32)
@@ -22,10 +27,11 @@ only_interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="about t
 
 
 @jit
-def dot_kernel(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):
+def dot_kernel(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr, START: tl.constexpr = 0):
     i = tl.arange(0, SIZE)
     offs = i[:, None] * SIZE + i[None, :]
-    acc = tl.dot(tl.load(a_ptr + offs), tl.load(b_ptr + offs), input_precision="ieee")
+    acc = tl.full((SIZE, SIZE), START, tl.float32)
+    acc = tl.dot(tl.load(a_ptr + offs), tl.load(b_ptr + offs), acc, input_precision="ieee")
     tl.store(out_ptr + offs, acc)
 
 
@@ -91,24 +97,100 @@ def copy_kernel(x_ptr, out_ptr, n, mask_from, BLOCK: tl.constexpr):
     tl.store(out_ptr + i, tl.load(x_ptr + i, mask=i < mask_from, other=-1.0), mask=i < n)
 
 
+@jit
+def one_place_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """Every lane reads the same place; `other` differs where the mask does."""
+    i = tl.arange(0, BLOCK)
+    here = x_ptr + tl.zeros((BLOCK,), tl.int32)
+    tl.store(out_ptr + i, tl.load(here, mask=i < n, other=-1.0))
+    tl.store(out_ptr + BLOCK + i, tl.load(here, mask=i < n, other=i.to(tl.float32)))
+
+
+@jit
+def program_kernel(out_ptr, n):
+    """The program's number times n, whatever was there; twice the number of programs in the last place."""
+    tl.store(out_ptr + tl.program_id(0), tl.program_id(0) * n)
+    tl.store(out_ptr + 7, 2 * tl.num_programs(0))
+
+
+@jit
+def negated_program_kernel(out_ptr, n):
+    tl.store(out_ptr + tl.program_id(0), -tl.program_id(0) * n)
+
+
+@jit
+def times_kernel(x_ptr, out_ptr, n):
+    tl.store(out_ptr, tl.load(x_ptr) * n)
+
+
+@jit
+def larger_size(a, b):
+    return tl.where(tl.abs(a) > tl.abs(b), a, b)
+
+
+@jit
+def reduce_kernel(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums along an axis, over all, with the axis kept, and a combination of this file's own."""
+    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    x = tl.load(x_ptr + i[:, None] * COLUMNS + j[None, :])
+    row = tl.sum(x, axis=0)
+    tl.store(out_ptr + j, row)
+    tl.store(out_ptr + COLUMNS, tl.sum(x))
+    tl.store(out_ptr + COLUMNS + 1 + tl.arange(0, 1), tl.sum(row, axis=0, keep_dims=True))
+    tl.store(out_ptr + COLUMNS + 2, tl.reduce(row, 0, larger_size))
+
+
+@jit
+def print_kernel(x_ptr, out_ptr):
+    tl.device_print("x", tl.load(x_ptr))
+    tl.store(out_ptr, tl.load(x_ptr))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_dot(dtype, device):
+@pytest.mark.parametrize("start", [0, 3])
+def test_dot(start, dtype, device):
     a, b = torch.randn(2, 16, 16).to(device, dtype)
     out = torch.empty(16, 16, device=device)
-    dot_kernel[(1,)](a, b, out, SIZE=16)
-    torch.testing.assert_close(out, a.float() @ b.float())
+    dot_kernel[(1,)](a, b, out, SIZE=16, START=start)
+    torch.testing.assert_close(out, start + a.float() @ b.float())
 
 
 def test_bfloat16_rounds_to_nearest_even(device):
-    """Also at ties, where bits are dropped from the largest number, and NaN stays NaN."""
+    """Also at ties, where bits are dropped from the largest number, and NaN stays NaN, also one of all ones."""
     special = [1.0, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, -3.4e38, math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-45]
-    x = torch.cat([torch.tensor(special), torch.randn(244) * 10 ** torch.randn(244), torch.tensor([math.nan])]).to(
-        device
-    )
+    nans = torch.tensor([0x7FC00000, 0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
+    x = torch.cat([torch.tensor(special), torch.randn(241) * 10 ** torch.randn(241), nans]).to(device)
     out = torch.empty(256, dtype=torch.bfloat16, device=device)
     cast_kernel[(1,)](x, out, BLOCK=256)
-    assert out[-1].isnan()
-    assert torch.equal(out[:-1].view(torch.int16), x.bfloat16()[:-1].view(torch.int16))
+    assert out[-4:].isnan().all()
+    assert torch.equal(out[:-4].view(torch.int16), x.bfloat16()[:-4].view(torch.int16))
+
+
+def test_booleans_are_loaded_and_stored(device):
+    x = torch.tensor([0.0, 1, 0, 0, 1, 1, 0, 1], device=device)
+    flags, back = torch.empty(8, dtype=torch.bool, device=device), torch.empty(8, device=device)
+    cast_kernel[(1,)](x, flags, BLOCK=8)
+    cast_kernel[(1,)](flags, back, BLOCK=8)
+    assert torch.equal(flags, x.bool())
+    assert torch.equal(back, x)
+
+
+def test_reductions(device):
+    """Twice, so that a record of the first would be replayed on the second's numbers."""
+    for _ in range(2):
+        x, out = (
+            torch.randn(4, 8, dtype=torch.float64, device=device),
+            torch.empty(11, dtype=torch.float64, device=device),
+        )
+        reduce_kernel[(1,)](x, out, ROWS=4, COLUMNS=8)
+        row = x.sum(0)
+        torch.testing.assert_close(out, torch.cat([row, x.sum()[None], x.sum()[None], row[row.abs().argmax()][None]]))
+
+
+def test_one_place_read_under_a_mask(device):
+    x, out = torch.tensor([5.0], device=device), torch.empty(16, device=device)
+    one_place_kernel[(1,)](x, out, 3, BLOCK=8)
+    assert out.tolist() == [5, 5, 5, -1, -1, -1, -1, -1, 5, 5, 5, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
@@ -156,9 +238,15 @@ def test_overflow_is_seen_when_asked_for(offset, fails, device, monkeypatch):
     if fails:
         with pytest.raises(Exception, match="overflow"):
             product_kernel[(1,)](out, 2**30, OFFSET=offset)
-        monkeypatch.setattr(tinterpreter, "sanitize_overflow", False)
-    product_kernel[(1,)](out, 2**30, OFFSET=offset)
-    assert out.item() == (3 * 2**30 - 2**32 if fails else 3 * 2**30)
+        with monkeypatch.context() as unchecked:
+            unchecked.setattr(tinterpreter, "sanitize_overflow", False)
+            product_kernel[(1,)](out, 2**30, OFFSET=offset)
+        assert out.item() == 3 * 2**30 - 2**32
+        with pytest.raises(Exception, match="overflow"):  # again: the record made without the check is not replayed
+            product_kernel[(1,)](out, 2**30, OFFSET=offset)
+    else:
+        product_kernel[(1,)](out, 2**30, OFFSET=offset)
+        assert out.item() == 3 * 2**30
 
 
 @only_interpreted
@@ -170,6 +258,20 @@ def test_access_outside_a_tensor_raises(device):
         copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
     with pytest.raises(IndexError, match="outside the tensor"):
         copy_kernel[(1,)](out, x, 5, 8, BLOCK=8)
+    copy_kernel[(1,)](x, out, 0, 0, BLOCK=8)  # all masked out
+    copy_kernel[(1,)](x[:0], out, 8, 0, BLOCK=8)
+    assert out.tolist() == [-1] * 8
+
+
+@only_interpreted
+def test_access_outside_a_view_raises(device):
+    """Inside the storage that the tensor is a part of, before the tensor and behind it, and between its strides."""
+    storage, out = torch.arange(16.0, device=device), torch.zeros(8, device=device)
+    for view, n in ((storage[4:8], 4), (storage[4:12:2], 7), (storage[12:], 4)):
+        copy_kernel[(1,)](view, out, 8, n, BLOCK=8)
+        assert out[:n].tolist() == storage[view.storage_offset() :][:n].tolist()
+        with pytest.raises(IndexError, match="outside the tensor"):
+            copy_kernel[(1,)](view, out, 8, n + 1, BLOCK=8)
 
 
 def test_two_devices_are_refused(device):
@@ -227,19 +329,24 @@ def test_a_replay_is_bit_for_bit_the_interpreted_launch(dtype, algorithm, monkey
 
 
 @only_interpreted
-def test_what_depends_on_memory_is_not_taken_for_a_constant(monkeypatch):
-    """A loop to a number that a kernel loads is interpreted each time."""
+def test_what_depends_on_memory_is_not_taken_for_a_constant(monkeypatch, capsys):
+    """A loop to a number that a kernel loads is interpreted each time, and so is what acts on more than memory."""
     replays = replayed(monkeypatch)
     for n in (2, 5, 2):
         out = torch.empty(1, dtype=torch.int64)
         count_kernel[(1,)](torch.tensor([n], dtype=torch.int32), out, 3)
         assert out.item() == 3 + 1000 + 1000000 * n
+    for x in (1.0, 2.0):
+        print_kernel[(1,)](torch.tensor([x]), torch.empty(1))
+    printed = capsys.readouterr().out
+    assert "1." in printed and "2." in printed
     assert not replays
 
 
 @only_interpreted
 def test_a_record_belongs_to_its_sizes_and_not_to_its_tensors(monkeypatch):
-    """One tensor given twice and two tensors, another number, another dtype; a tensor too small for what was seen."""
+    """One tensor given twice and two tensors, another number, another dtype; a tensor too small for what was seen;
+    another grid, another kernel, an equal number of another type."""
     anew(monkeypatch)
     x = torch.arange(8.0)
     copy_kernel[(1,)](x, x, 8, 8, BLOCK=8)
@@ -253,6 +360,19 @@ def test_a_record_belongs_to_its_sizes_and_not_to_its_tensors(monkeypatch):
     for tensors in ((x[:4].clone(), out), (x, torch.zeros(4))):
         with pytest.raises(IndexError):
             copy_kernel[(1,)](*tensors, 8, 8, BLOCK=8)
+    for kernel, grid, expected in (
+        (program_kernel, 2, [0, 3, 9, 9, 9, 9, 9, 4]),
+        (program_kernel, 4, [0, 3, 6, 9, 9, 9, 9, 8]),
+        (negated_program_kernel, 4, [0, -3, -6, -9, 9, 9, 9, 9]),
+    ):
+        for _ in range(2):
+            out.fill_(9)
+            kernel[(grid,)](out, 3)
+            assert out.tolist() == expected
+    x, out = torch.tensor([2**24 + 1], dtype=torch.int32), torch.empty(1, dtype=torch.int64)
+    for one, expected in ((1, 2**24 + 1), (1.0, 2**24), (1, 2**24 + 1)):  # the product with a float is a float32
+        times_kernel[(1,)](x, out, one)
+        assert out.item() == expected
 
 
 @only_interpreted
@@ -265,13 +385,44 @@ def test_records_hold_no_more_than_their_limit(monkeypatch):
         assert len(tinterpreter._records) == kept
         tinterpreter._records.clear()
     monkeypatch.setattr(tinterpreter, "RECORD_BYTES", 6000)
-    for n in range(1, 9):
+    copy_kernel[(1,)](torch.ones(64), out, 64, 1, BLOCK=64)
+    replays = replayed(monkeypatch)
+    for n in range(2, 9):
         copy_kernel[(1,)](torch.ones(64), out, 64, n, BLOCK=64)
         copy_kernel[(1,)](torch.ones(64), out, 64, 1, BLOCK=64)
+    assert len(replays) == 7  # the one used most often is never the one that goes
     assert 1 < len(tinterpreter._records) < 8
-    replays = replayed(monkeypatch)
-    copy_kernel[(1,)](torch.ones(64), out, 64, 1, BLOCK=64)
-    assert len(replays) == 1  # the one used most often is not the one that went
+    copy_kernel[(1,)](torch.ones(256), torch.zeros(256), 256, 7, BLOCK=256)  # one that takes the place of several
+    assert held() <= 6000
+    assert len(tinterpreter._records) < 3
+
+
+def held() -> int:
+    """The bytes of all arrays in all records."""
+    steps = [step for record in tinterpreter._records.values() for step in record.instructions]
+    values = [v.data if isinstance(v, interpreter.TensorHandle) else v for step in steps for v in step.args]
+    return sum({id(v): collapse(v).nbytes for v in values if isinstance(v, np.ndarray)}.values())
+
+
+@only_interpreted
+def test_a_records_size_is_what_it_holds(monkeypatch):
+    anew(monkeypatch)
+    for _ in range(2):
+        copy_kernel[(1,)](torch.ones(1024), torch.zeros(1024), 1024, 7, BLOCK=1024)
+        (record,) = tinterpreter._records.values()
+        # indices to load and to store, and where the tile is masked out; a replay leaves nothing in it
+        assert (4 + 4 + 1) * 1024 <= held() <= record.size - len(record.instructions) * recording.INSTRUCTION_BYTES
+
+
+@only_interpreted
+def test_a_record_over_the_limit_is_given_up_while_it_is_made(monkeypatch):
+    anew(monkeypatch)
+    monkeypatch.setattr(tinterpreter, "RECORD_BYTES", 2000)
+    given_up = []
+    give_up = recording.Recorder.give_up
+    monkeypatch.setattr(recording.Recorder, "give_up", lambda self: (given_up.append(self.size), give_up(self))[1])
+    copy_kernel[(1,)](torch.ones(64), torch.zeros(64), 64, 7, BLOCK=64)
+    assert len(given_up) == 1
 
 
 # --- what it leaves alone ---
@@ -295,6 +446,8 @@ def test_the_language_is_unpatched_after_a_launch_and_after_a_failure(device):
     with pytest.raises(IndexError):
         copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
     assert language() == before
+    assert not hasattr(tl.tensor, "__index__")  # which patching adds
+    assert type(interpreter.interpreter_builder) is interpreter.InterpreterBuilder
 
 
 @only_interpreted
@@ -307,17 +460,29 @@ def test_a_failing_launch_does_not_spoil_the_next(device):
 
 
 @only_interpreted
-def test_torchs_threads_and_precision_are_the_callers_again(device):
+def test_torchs_threads_and_precision_are_the_callers_again(device, monkeypatch):
+    """A tile's product is computed on one thread and in full precision, in the first launch and in a replay."""
+    seen = []
+    matmul, precision = torch.matmul, torch.backends.mkldnn.matmul
+
+    def watched(*args, **kwargs):
+        seen.append((torch.get_num_threads(), precision.fp32_precision))
+        return matmul(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "matmul", watched)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         torch.set_float32_matmul_precision("medium")
+        for _ in range(2):
+            dot_kernel[(1,)](*torch.ones(3, 16, 16), SIZE=16)
+        assert seen == [(1, "ieee")] * 2
         x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
         copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
         with pytest.raises(IndexError):
             copy_kernel[(1,)](x, out, 8, 5, BLOCK=8)
         assert torch.get_num_threads() == threads + 1
-        assert torch.get_float32_matmul_precision() == "medium"
+        assert (torch.get_float32_matmul_precision(), precision.fp32_precision) == ("medium", "bf16")
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
@@ -357,6 +522,73 @@ def test_recorded_launches_do_not_run(device):
     }
     copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
     assert out.ne(0).all()
+
+
+def test_recordings_nest_and_end_with_an_error(device):
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    with tjit.record_launches() as outer:
+        with pytest.raises(LookupError), tjit.record_launches() as inner:
+            copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+            raise LookupError
+        copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert len(outer) == len(inner) == 1
+    with pytest.raises(LookupError), tjit.record_launches():
+        raise LookupError
+    copy_kernel[(1,)](x, out, 8, 4, BLOCK=8)
+    assert out.ne(0).all()
+
+
+def test_warming_up_does_not_run(device):
+    x, out = torch.ones(4, device=device), torch.zeros(8, device=device)
+    copy_kernel.warmup(x, out, 8, 4, BLOCK=8, grid=(1,))
+    assert out.eq(0).all()
+
+
+@only_interpreted
+def test_one_launch_at_a_time(device, monkeypatch):
+    """Interpreting patches Triton's language: a second thread waits."""
+    running, most = [], []
+    interpret = tjit._interpret
+
+    def slow(*args):
+        running.append(args)
+        most.append(len(running))
+        time.sleep(0.1)
+        interpret(*args)
+        running.pop()
+
+    monkeypatch.setattr(tjit, "_interpret", slow)
+    x, outs = torch.ones(8, device=device), torch.zeros(3, 8, device=device)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda out: helper_kernel[(1,)](x, out, BLOCK=8), outs))
+    assert most == [1] * 3
+    assert outs.eq(5).all()
+
+
+@jit
+def many_arguments_kernel(x_ptr, bias_ptr, one, eight, sixteen, scale, SIZE: tl.constexpr = 4):
+    pass
+
+
+def test_a_launch_is_compiled_with_the_specialisation_of_a_real_one(monkeypatch):
+    """Integers of 1 and what is None are constants; addresses and integers that 16 divides are marked."""
+    storage = torch.empty(16)
+    with tjit.record_launches() as launches:
+        many_arguments_kernel[(1,)](storage, None, 1, 8, 16, 0.5, num_warps=2)
+        many_arguments_kernel[(1,)](storage[2:], storage, 1, 8, 16, 0.5, SIZE=8)
+    compiled = []
+    monkeypatch.setattr(triton, "compile", lambda source, target, options: compiled.append((source, options)))
+    for launch in launches:
+        tjit.compile_launch(launch, SM_90)
+    (first, options), (second, _) = compiled
+    assert options["num_warps"] == 2
+    assert list(first.signature.values()) == ["*fp32", *["constexpr"] * 2, "i32", "i32", "fp32", "constexpr"]
+    assert first.constants == {(1,): None, (2,): 1, (6,): 4}
+    assert list(first.attrs) == [(0,), (4,)]
+    assert list(second.signature.values()) == ["*fp32", "*fp32", "constexpr", "i32", "i32", "fp32", "constexpr"]
+    assert second.constants == {(2,): 1, (6,): 8}
+    assert list(second.attrs) == [(1,), (4,)]
+    assert {str(value) for value in second.attrs.values()} == {"[['tt.divisibility', 16]]"}
 
 
 def test_interpreting_and_compiling_alternate(device):

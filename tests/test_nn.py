@@ -148,11 +148,18 @@ def test_a_padding_mode_that_has_not_come_yet_is_named(kind, mode):
         LAYERS[kind](padding_mode=mode)
 
 
-def test_a_padding_mode_set_later_is_not_ignored():
-    layer = nn.Conv2d(1, 1, 3, padding=1)
+@each_layer
+def test_a_padding_mode_set_later_is_not_ignored(kind):
+    layer = LAYERS[kind]()
     layer.padding_mode = "reflect"
     with pytest.raises(NotImplementedError, match="padding_mode='reflect'"):
-        layer(torch.zeros(1, 1, 4, 4))
+        layer(torch.zeros(1, 2, 4, 4))
+
+
+@each_layer
+def test_parameters_are_made_on_the_device_and_in_the_dtype_asked_for(kind):
+    layer = LAYERS[kind](device="meta", dtype=torch.bfloat16)
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.bfloat16)}
 
 
 @pytest.mark.parametrize(
@@ -279,13 +286,19 @@ def test_relu_writes_where_torch_writes(inplace, device):
     torch.testing.assert_close(x, before.relu() if inplace else before, equal_nan=True)
 
 
-def test_a_subclass_that_prepares_its_weight_runs_on_our_kernels(launches, device):
-    class Standardised(nn.Conv2d):
-        def forward(self, input):
-            return self._conv_forward(input, self.weight - self.weight.mean(), self.bias)
+@each_layer
+def test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels(kind, launches, device):
+    layer = LAYERS[kind](dtype=torch.float64, device=device)
 
-    layer = Standardised(1, 2, 3, device=device)
-    x = torch.randn(1, 1, 4, 4, device=device)
-    expected = torch.nn.functional.conv2d(x, layer.weight - layer.weight.mean(), layer.bias)
-    torch.testing.assert_close(layer(x), expected)
+    class Prepared(type(layer)):
+        def forward(self, input):
+            return self._conv_forward(input, self.weight - self.weight.mean(), 2 * self.bias)
+
+    layer.__class__ = Prepared
+    theirs = torch_chain(kind, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        theirs[0].weight.copy_(layer.weight - layer.weight.mean())
+        theirs[0].bias.copy_(2 * layer.bias)
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, device=device)
+    torch.testing.assert_close(layer(x), theirs(x))
     assert launches

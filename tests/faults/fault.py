@@ -1,0 +1,42 @@
+"""A fault: one place in one file, changed as a slip of the hand might change it."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """In `file`, `before` becomes `after`; `tests` are the pytest targets most likely to fail.
+
+    `before` stands exactly once in the file. `why` says what breaks, where that is hard to see.
+    """
+
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+    why: str = ""
+
+    def __str__(self) -> str:
+        before, after = (" ⏎ ".join(map(str.strip, text.strip("\n").split("\n"))) for text in (self.before, self.after))
+        return f"{self.file}: {before or '∅'}  →  {after or '∅'}" + (f"  ({self.why})" if self.why else "")
+
+    def seeded(self, text: str) -> str:
+        """The file's text with the fault.
+
+        Raises:
+            LookupError: `before` does not stand in it exactly once.
+        """
+        if (count := text.count(self.before)) != 1:
+            raise LookupError(f"stands {count} times in its file, expected once")
+        return text.replace(self.before, self.after)
+
+
+def faults(file: str, tests: str, rows: list[tuple[str, ...]]) -> list[Fault]:
+    """Faults in one file, as rows (before, after, names of likely tests in the file `tests`[, why]).
+
+    The names stand in one string; one of another file is written out, as in tests/test_x.py::test_y.
+    """
+
+    def targets(names: str) -> tuple[str, ...]:
+        return tuple(name if "::" in name else f"{tests}::{name}" for name in names.split())
+
+    return [Fault(file, before, after, targets(names), *why) for before, after, names, *why in rows]
