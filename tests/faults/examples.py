@@ -314,8 +314,8 @@ TRAINING = [
             ("accuracy < args.target_accuracy:", "accuracy <= args.target_accuracy:", "test_exit_codes"),
             ("        return 130\n", "        return 0\n", "test_exit_codes"),
             (
-                "(DataError, checkpoint.CheckpointError, OSError)",
-                "(DataError, checkpoint.CheckpointError)",
+                "(DataError, DeviceError, checkpoint.CheckpointError, OSError)",
+                "(DataError, DeviceError, checkpoint.CheckpointError)",
                 "test_exit_codes",
             ),
             (
