@@ -17,9 +17,10 @@ from typing import Any, Literal
 import torch
 import triton.testing
 
-from tritonconv import cache, candidates, jit, ops, tuning
+from tritonconv import cache, candidates, jit, tuning
 from tritonconv.calls import Call, Like, record
 from tritonconv.geometry import pool_geometry
+from tritonconv.ops import operators
 from tritonconv.tuning import Key, Tile
 
 __all__ = ["Report", "Row", "autotune"]
@@ -189,10 +190,10 @@ def _reference(call: Call, algorithm: str) -> tuple[torch.Tensor, ...]:
         return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
     wide = Call(call.op, tuple(widen(a) for a in call.args))
-    if call.op is ops.conv2d_bias_relu_max_pool2d.default:
+    if call.op is operators.conv2d_bias_relu_max_pool2d.default:
         x, w, b, stride, padding, dilation, groups, *window, _ = wide.args
-        y = ops.conv2d(x, w, b, stride, padding, dilation, groups, True, algorithm).to(dtype)
-        pooled, code, _ = ops.max_pool2d(y, *window, False)
+        y = operators.conv2d(x, w, b, stride, padding, dilation, groups, True, algorithm).to(dtype)
+        pooled, code, _ = operators.max_pool2d(y, *window, False)
         # a dead ReLU passes no gradient
         return pooled, code.masked_fill(pooled <= 0, pool_geometry(y.shape, *window).no_place)
     results = _as_tuple(call.op(*wide.replaced(algorithm=algorithm)))

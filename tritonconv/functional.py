@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from tritonconv import autograd
 from tritonconv.geometry import (
     as_count,
     as_padding,
@@ -14,6 +13,7 @@ from tritonconv.geometry import (
     require_filter,
     require_tensor,
 )
+from tritonconv.ops import operators
 
 IntOrPair = int | Sequence[int]
 
@@ -115,7 +115,7 @@ def conv2d_bias_relu_max_pool2d(
     x, unbatched = require_batch("conv2d_bias_relu_max_pool2d", input, 2)
     window = _window(pool_kernel_size, pool_stride, pool_padding, pool_dilation)
     conv = _conv_arguments("conv2d_bias_relu_max_pool2d", weight, bias, stride, padding, dilation, groups)
-    y, _ = autograd.conv2d_bias_relu_max_pool2d(x, weight, bias, *conv, *window, ceil_mode, algorithm)
+    y, _ = operators.conv2d_bias_relu_max_pool2d(x, weight, bias, *conv, *window, ceil_mode, algorithm)
     return y.squeeze(0) if unbatched else y
 
 
@@ -153,7 +153,7 @@ def max_pool2d(
     """
     x, unbatched = require_batch("max_pool2d", input, 2)
     window = _window(kernel_size, stride, padding, dilation)
-    y, _, indices = autograd.max_pool2d(x, *window, ceil_mode, return_indices)
+    y, _, indices = operators.max_pool2d(x, *window, ceil_mode, return_indices)
     if unbatched:
         y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
     return (y, indices) if return_indices else y
@@ -173,7 +173,7 @@ def relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
     Source: torch.nn.functional.relu.
     """
     require_tensor("relu", "input", input)
-    y = autograd.relu(input)
+    y = operators.relu(input)
     return input.copy_(y) if inplace else y
 
 
@@ -200,7 +200,7 @@ def unfold(
     Source: torch.nn.functional.unfold.
     """
     x, unbatched = require_batch("unfold", input, 2)
-    columns = autograd.unfold(x, *_patch(kernel_size, stride, padding, dilation)).flatten(2)
+    columns = operators.unfold(x, *_patch(kernel_size, stride, padding, dilation)).flatten(2)
     return columns.squeeze(0) if unbatched else columns
 
 
@@ -232,7 +232,7 @@ def fold(
     kernel, *sliding = _patch(kernel_size, stride, padding, dilation)
     size = as_sizes("output_size", output_size, 2)
     geometry = fold_geometry(columns.shape, size, kernel, *sliding)
-    y = autograd.fold(columns.unflatten(2, geometry.output_size), size, kernel, *sliding)
+    y = operators.fold(columns.unflatten(2, geometry.output_size), size, kernel, *sliding)
     return y.squeeze(0) if unbatched else y
 
 
@@ -250,7 +250,7 @@ def _conv2d(
 ) -> torch.Tensor:
     x, unbatched = require_batch(operator, input, 2)
     conv = _conv_arguments(operator, weight, bias, stride, padding, dilation, groups)
-    y = autograd.conv2d(x, weight, bias, *conv, relu, algorithm)
+    y = operators.conv2d(x, weight, bias, *conv, relu, algorithm)
     return y.squeeze(0) if unbatched else y
 
 

@@ -225,6 +225,11 @@ def require_tensors(operator: str, **tensors: torch.Tensor | None) -> None:
             )
 
 
+def require_shape(name: str, t: torch.Tensor, shape: Sequence[int]) -> None:
+    if tuple(t.shape) != tuple(shape):
+        raise RuntimeError(f"expected {name} of size {list(shape)}, but got {name} of size {list(t.shape)}")
+
+
 def conv_geometry(
     x_shape: Sequence[int],
     w_shape: Sequence[int],

@@ -27,21 +27,7 @@ from tritonconv.calls import leaves_of
 from tritonconv.geometry import ConvGeometry, conv_geometry
 
 FUSED = "conv2d_bias_relu_max_pool2d"
-# What each operator returns, by the names of docs/architecture.md; `code` is pooling's place code.
-OUTPUTS = {
-    "conv2d": ("y",),
-    "conv2d_dgrad": ("dx",),
-    "conv2d_wgrad": ("dw", "db"),
-    FUSED: ("y", "code"),
-    "max_pool2d": ("y", "code", "indices"),
-    "max_pool2d_backward": ("dx",),
-    "max_pool2d_gather": ("y",),
-    "relu": ("y",),
-    "relu_backward": ("dx",),
-    "unfold": ("columns",),
-    "fold": ("y",),
-}
-# One function implements an operator on the CPU and on a GPU (ops.py): it is called by its name for the CPU.
+# One function implements an operator on the CPU and on a GPU (ops/operator.py): it is called by its name for the CPU.
 IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
@@ -178,7 +164,7 @@ class _Recorder(TorchDispatchMode):
         finally:
             self._inside = None
         returned = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        seen.outputs = dict(zip(OUTPUTS[operator], returned, strict=True))
+        seen.outputs = {r.name: t for r, t in zip(func._schema.returns, returned, strict=True)}
         self.seen.append(seen)
         # the latest node is the one that autograd has just made for this call; if it made none, an older call's
         self._sources.setdefault(latest, seen)
@@ -195,7 +181,8 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         read = [a for a in args if isinstance(a, torch.Tensor)]
         new = isinstance(out, torch.Tensor) and storage(out) not in map(storage, read)
-        if new and read and "empty" not in func.__name__:
+        written = func is torch.ops.aten.copy_.default
+        if written or (new and read and "empty" not in func.__name__):
             seen.copies.append((f"a copy by torch's {func.__name__.split('.')[0]}", [*read, out]))
         return out
 

@@ -39,14 +39,3 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 def numerics(x: torch.Tensor, *tensors: torch.Tensor) -> dict[str, Any]:
     """The accumulator's dtype for `x`, and offsets of 32 bits unless one of `tensors` needs 64."""
     return {"ACC": accumulator(x.dtype), "OFFSET": tl.int64 if needs_int64(*tensors) else tl.int32}
-
-
-def allocate_output(
-    x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format, pool: PoolGeometry | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """An uninitialised output in `layout`, and its place codes when it is pooled."""
-    shape = geometry.output_shape if pool is None else (*geometry.output_shape[:2], *pool.output_size)
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    if pool is None:
-        return y, None
-    return y, torch.empty(shape, dtype=pool.code_dtype, device=x.device, memory_format=layout)

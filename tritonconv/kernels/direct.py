@@ -16,9 +16,9 @@ from tritonconv import tuning
 from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import allocate_output, convolution, epilogue, numerics
+from tritonconv.kernels.arguments import convolution, epilogue, numerics
 from tritonconv.kernels.epilogue import keep_best, relu_tile
-from tritonconv.kernels.split_k import allocate_partial, sum_splits
+from tritonconv.kernels.split_k import partial_sums, sum_splits
 
 
 @jit
@@ -236,15 +236,15 @@ def direct_forward(
     x: torch.Tensor,
     w: torch.Tensor,
     b: torch.Tensor | None,
+    y: torch.Tensor,
+    code: torch.Tensor | None,
     geometry: ConvGeometry,
-    layout: torch.memory_format,
     relu: bool = False,
     pool: PoolGeometry | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """y in `layout`, or the pooled y and the place code of each of its elements."""
-    y, code = allocate_output(x, geometry, layout, pool)
+) -> None:
+    """Fill y, or the pooled y and the place code of each of its elements."""
     if y.numel() == 0:
-        return y, code
+        return
     pixels = geometry.N * math.prod(y.shape[2:])
     tile = tuning.pick("direct_forward", y, geometry, pixels=pixels, channels=geometry.C_out)
     # one program: BLOCK_M pixels × BLOCK_N channels
@@ -263,16 +263,12 @@ def direct_forward(
         **numerics(x, x, w, y),
         **tile,
     )
-    return y, code
 
 
-def direct_dgrad(
-    dy: torch.Tensor, w: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format
-) -> torch.Tensor:
-    """dx in `layout`."""
-    dx = torch.empty(geometry.input_shape, dtype=dy.dtype, device=dy.device, memory_format=layout)
+def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+    """Fill dx."""
     if dx.numel() == 0:
-        return dx
+        return
     pixels = geometry.N * math.prod(geometry.input_size)
     tile = tuning.pick("direct_dgrad", dx, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
@@ -288,33 +284,34 @@ def direct_dgrad(
         **numerics(dy, dy, w, dx),
         **tile,
     )
-    return dx
 
 
 def direct_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format, bias: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """dw in `layout`, and db when asked for, from one pass over dy."""
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+) -> None:
+    """Fill dw, and db where it is given."""
     pixels = geometry.N * math.prod(geometry.output_size)
     tile = tuning.pick("direct_wgrad", dy, geometry, pixels=pixels, channels=geometry.C_out)
     channel_blocks = triton.cdiv(geometry.C_out, tile["BLOCK_N"])
     filters = geometry.taps * geometry.C_in // geometry.groups
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
-    dw = allocate_partial(splits, geometry.filter_shape, dy, layout)
-    db = allocate_partial(splits, (geometry.C_out,), dy) if bias else None
+    partial = partial_sums(splits, dw)
+    partial_b = None if db is None else partial_sums(splits, db)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
-    direct_wgrad_kernel[(splits * (filters + bias) * channel_blocks,)](
+    direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
         dy_ptr=dy,
         x_ptr=x,
-        dw_ptr=dw,
-        db_ptr=db,
+        dw_ptr=partial,
+        db_ptr=partial_b,
         **convolution(geometry),
         dy_stride=grid.strides(dy),
         x_stride=grid.strides(x),
-        dw_stride_split=dw.stride(0),
-        dw_stride=grid.strides(dw[0]),
+        dw_stride_split=partial.stride(0),
+        dw_stride=grid.strides(dw),
         steps=steps,
-        **numerics(dy, dy, x, dw),
+        **numerics(dy, dy, x, partial),
         **tile,
     )
-    return sum_splits(dw, dy.dtype), None if db is None else sum_splits(db, dy.dtype)
+    sum_splits(partial, dw)
+    if partial_b is not None and db is not None:
+        sum_splits(partial_b, db)

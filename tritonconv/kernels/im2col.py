@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import ConvGeometry, PoolGeometry
+from tritonconv.geometry import ConvGeometry, PoolGeometry, memory_format
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
@@ -96,81 +96,83 @@ def _patch(geometry: ConvGeometry) -> dict[str, Any]:
     }
 
 
-def unfold(x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format) -> torch.Tensor:
-    """The patches of x as (N, C · R · S, P, Q)."""
-    columns = torch.empty(geometry.columns_shape, dtype=x.dtype, device=x.device, memory_format=layout)
+def unfold(x: torch.Tensor, columns: torch.Tensor, geometry: ConvGeometry) -> None:
+    """Fill the columns, (N, C · R · S, P, Q), with the patches of x."""
     if columns.numel() == 0:
-        return columns
+        return
     pixels = geometry.N * math.prod(geometry.output_size)
     tile = tuning.pick("unfold", columns, geometry, pixels=pixels, channels=columns.shape[1])
-    # one program: BLOCK_M pixels × BLOCK_N of (c, r, s)
+    # one program: BLOCK_M pixels × BLOCK_N of (c, tap)
     unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
         x_ptr=x,
-        columns_ptr=columns,
-        **_patch(geometry),
         x_stride=grid.strides(x),
+        columns_ptr=columns,
         columns_stride=grid.strides(columns),
         J=columns.shape[1],
+        **_patch(geometry),
         OFFSET=numerics(x, x, columns)["OFFSET"],
         **tile,
     )
-    return columns
 
 
-def fold(
-    columns: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format, dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """(N, C, H, W), in the columns' dtype or in `dtype`: each pixel the sum of its copies in (N, C · R · S, P, Q)."""
-    x = torch.empty(geometry.input_shape, dtype=dtype or columns.dtype, device=columns.device, memory_format=layout)
+def fold(columns: torch.Tensor, x: torch.Tensor, geometry: ConvGeometry) -> None:
+    """Fill x, (N, C, H, W): each pixel the sum of its copies in the columns, (N, C · R · S, P, Q)."""
     if x.numel() == 0:
-        return x
+        return
     pixels = geometry.N * math.prod(geometry.input_size)
     tile = tuning.pick("fold", x, geometry, pixels=pixels, channels=geometry.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
     fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"]),)](
         columns_ptr=columns,
-        x_ptr=x,
-        **_patch(geometry),
         columns_stride=grid.strides(columns),
+        x_ptr=x,
         x_stride=grid.strides(x),
         C=geometry.C_in,
+        **_patch(geometry),
         **numerics(columns, columns, x),
         **tile,
     )
-    return x
 
 
 def _filter_matrix(w: torch.Tensor) -> torch.Tensor:
     return w.reshape(w.shape[0], math.prod(w.shape[1:]), 1, 1)
 
 
+def _columns(like: torch.Tensor, geometry: ConvGeometry, dtype: torch.dtype, layout: torch.Tensor) -> torch.Tensor:
+    """Uninitialised columns, in the memory format of `layout`."""
+    return torch.empty(geometry.columns_shape, dtype=dtype, device=like.device, memory_format=memory_format(layout))
+
+
 def im2col_forward(
     x: torch.Tensor,
     w: torch.Tensor,
     b: torch.Tensor | None,
+    y: torch.Tensor,
+    code: torch.Tensor | None,
     geometry: ConvGeometry,
-    layout: torch.memory_format,
     relu: bool = False,
     pool: PoolGeometry | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """y in `layout`, or the pooled y and the place code of each of its elements."""
-    columns = unfold(x, geometry, layout)
-    return implicit_gemm_forward(columns, _filter_matrix(w), b, geometry.on_columns(), layout, relu, pool)
+) -> None:
+    """Fill y, or the pooled y and the place code of each of its elements."""
+    columns = _columns(x, geometry, x.dtype, y)
+    unfold(x, columns, geometry)
+    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, geometry.on_columns(), relu, pool)
 
 
-def im2col_dgrad(
-    dy: torch.Tensor, w: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format
-) -> torch.Tensor:
-    """dx in `layout`; the columns' gradient is kept in the accumulator's dtype until it is folded."""
-    dtype = torch.float64 if dy.dtype == torch.float64 else torch.float32
-    columns = implicit_gemm_dgrad(dy, _filter_matrix(w), geometry.on_columns(), layout, dtype)
-    return fold(columns, geometry, layout, dy.dtype)
+def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+    """Fill dx; the columns' gradient is kept in the accumulator's dtype until it is folded."""
+    columns = _columns(dy, geometry, torch.float64 if dy.dtype == torch.float64 else torch.float32, dx)
+    implicit_gemm_dgrad(dy, _filter_matrix(w), columns, geometry.on_columns())
+    fold(columns, dx, geometry)
 
 
 def im2col_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format, bias: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """dw in `layout`, and db when asked for."""
-    columns = unfold(x, geometry, layout)
-    dw, db = implicit_gemm_wgrad(dy, columns, geometry.on_columns(), torch.contiguous_format, bias)
-    return dw.view(geometry.filter_shape).contiguous(memory_format=layout), db
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+) -> None:
+    """Fill dw, and db where it is given."""
+    columns = _columns(x, geometry, x.dtype, dw)
+    unfold(x, columns, geometry)
+    matrix = dw if dw.is_contiguous() else torch.empty(dw.shape, dtype=dw.dtype, device=dw.device)
+    implicit_gemm_wgrad(dy, columns, _filter_matrix(matrix), db, geometry.on_columns())
+    if matrix is not dw:
+        dw.copy_(matrix)

@@ -23,9 +23,9 @@ from tritonconv import tuning
 from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import allocate_output, convolution, epilogue, numerics
+from tritonconv.kernels.arguments import convolution, epilogue, numerics
 from tritonconv.kernels.epilogue import keep_best, relu_tile
-from tritonconv.kernels.split_k import allocate_partial, sum_splits
+from tritonconv.kernels.split_k import partial_sums, sum_splits
 
 
 @jit
@@ -259,15 +259,15 @@ def implicit_gemm_forward(
     x: torch.Tensor,
     w: torch.Tensor,
     b: torch.Tensor | None,
+    y: torch.Tensor,
+    code: torch.Tensor | None,
     geometry: ConvGeometry,
-    layout: torch.memory_format,
     relu: bool = False,
     pool: PoolGeometry | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """y in `layout`, or the pooled y and the place code of each of its elements."""
-    y, code = allocate_output(x, geometry, layout, pool)
+) -> None:
+    """Fill y, or the pooled y and the place code of each of its elements."""
     if y.numel() == 0:
-        return y, code
+        return
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     pixels = geometry.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": geometry.taps, "pooled": pool is not None}
@@ -294,20 +294,12 @@ def implicit_gemm_forward(
         PRECISION=tuning.dot_precision(x),
         **tile,
     )
-    return y, code
 
 
-def implicit_gemm_dgrad(
-    dy: torch.Tensor,
-    w: torch.Tensor,
-    geometry: ConvGeometry,
-    layout: torch.memory_format,
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """dx in `layout`, in dy's dtype or in `dtype`."""
-    dx = torch.empty(geometry.input_shape, dtype=dtype or dy.dtype, device=dy.device, memory_format=layout)
+def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+    """Fill dx, whose dtype may be another than dy's."""
     if dx.numel() == 0:
-        return dx
+        return
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     phases, size = grid.phases(geometry), grid.phase_size(geometry)
     pixels = geometry.N * math.prod(size)
@@ -328,13 +320,12 @@ def implicit_gemm_dgrad(
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )
-    return dx
 
 
 def implicit_gemm_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, geometry: ConvGeometry, layout: torch.memory_format, bias: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """dw in `layout`, and db when asked for, from one pass over dy."""
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+) -> None:
+    """Fill dw, and db where it is given."""
     C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
     pixels = geometry.N * math.prod(geometry.output_size)
     tile = tuning.pick("implicit_gemm_wgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
@@ -344,24 +335,26 @@ def implicit_gemm_wgrad(
         blocks_n = geometry.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
     splits, steps = tuning.split_k(dy, blocks_m * blocks_n * geometry.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
-    dw = allocate_partial(splits, geometry.filter_shape, dy, layout)
-    db = allocate_partial(splits, (geometry.C_out,), dy) if bias else None
+    partial = partial_sums(splits, dw)
+    partial_b = None if db is None else partial_sums(splits, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
-    implicit_gemm_wgrad_kernel[(splits * blocks_m * geometry.groups * (blocks_n + bias),)](
+    implicit_gemm_wgrad_kernel[(splits * blocks_m * geometry.groups * (blocks_n + (db is not None)),)](
         dy_ptr=dy,
         x_ptr=x,
-        dw_ptr=dw,
-        db_ptr=db,
+        dw_ptr=partial,
+        db_ptr=partial_b,
         **convolution(geometry),
         dy_stride=grid.strides(dy),
         x_stride=grid.strides(x),
-        dw_stride_split=dw.stride(0),
-        dw_stride=grid.strides(dw[0]),
+        dw_stride_split=partial.stride(0),
+        dw_stride=grid.strides(dw),
         steps=steps,
         BLOCKS_M=blocks_m,
         BLOCKS_N=blocks_n,
-        **numerics(dy, dy, x, dw),
+        **numerics(dy, dy, x, partial),
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )
-    return sum_splits(dw, dy.dtype), None if db is None else sum_splits(db, dy.dtype)
+    sum_splits(partial, dw)
+    if partial_b is not None and db is not None:
+        sum_splits(partial_b, db)

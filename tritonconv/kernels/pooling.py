@@ -170,67 +170,53 @@ def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[int, tuni
 
 
 def max_pool_forward(
-    x: torch.Tensor, pool: PoolGeometry, layout: torch.memory_format, indices: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """y, the place codes, and int64 indices into the plane when asked for; all in `layout`."""
-    shape = (*x.shape[:2], *pool.output_size)
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    code = torch.empty(shape, dtype=pool.code_dtype, device=x.device, memory_format=layout)
-    index = torch.empty(shape, dtype=torch.int64, device=x.device, memory_format=layout) if indices else None
+    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor, index: torch.Tensor | None, pool: PoolGeometry
+) -> None:
+    """Fill y, the place codes, and int64 indices into the plane where they are given; all of the same strides."""
     if y.numel() > 0:
         programs, tile = _grid("max_pool_forward", y, pool)
         max_pool_forward_kernel[(programs,)](
             x_ptr=x,
+            x_stride=grid.strides(x),
             y_ptr=y,
+            y_stride=grid.strides(y),
             code_ptr=code,
             index_ptr=index,
             **_sizes(x, pool),
-            x_stride=grid.strides(x),
-            y_stride=grid.strides(y),
             **numerics(x, x, y),
             **tile,
         )
-    return y, code, index
 
 
-def max_pool_backward(
-    dy: torch.Tensor, code: torch.Tensor, pool: PoolGeometry, layout: torch.memory_format
-) -> torch.Tensor:
-    """dx: each window's dy at the place its code names, summed where windows overlap."""
-    shape = (*dy.shape[:2], *pool.input_size)
-    dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=layout)
+def max_pool_backward(dy: torch.Tensor, code: torch.Tensor, dx: torch.Tensor, pool: PoolGeometry) -> None:
+    """Fill dx: each window's dy at the place its code names, summed where windows overlap."""
     if dx.numel() > 0:
         programs, tile = _grid("max_pool_backward", dx, pool)
         max_pool_backward_kernel[(programs,)](
             dy_ptr=dy,
-            code_ptr=code,
-            dx_ptr=dx,
-            **_sizes(dx, pool),
             dy_stride=grid.strides(dy),
+            code_ptr=code,
             code_stride=grid.strides(code),
+            dx_ptr=dx,
             dx_stride=grid.strides(dx),
+            **_sizes(dx, pool),
             **numerics(dy, dy, code, dx),
             **tile,
         )
-    return dx
 
 
-def max_pool_gather(
-    x: torch.Tensor, code: torch.Tensor, pool: PoolGeometry, layout: torch.memory_format
-) -> torch.Tensor:
-    """(N, C, P, Q): x at the place each window's code names."""
-    y = torch.empty(code.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+def max_pool_gather(x: torch.Tensor, code: torch.Tensor, y: torch.Tensor, pool: PoolGeometry) -> None:
+    """Fill y, (N, C, P, Q), with x at the place each window's code names."""
     if y.numel() > 0:
         programs, tile = _grid("max_pool_gather", y, pool)
         max_pool_gather_kernel[(programs,)](
             x_ptr=x,
-            code_ptr=code,
-            y_ptr=y,
-            **_sizes(x, pool),
             x_stride=grid.strides(x),
+            code_ptr=code,
             code_stride=grid.strides(code),
+            y_ptr=y,
             y_stride=grid.strides(y),
+            **_sizes(x, pool),
             OFFSET=numerics(x, x, code, y)["OFFSET"],
             **tile,
         )
-    return y

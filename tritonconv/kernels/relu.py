@@ -71,25 +71,25 @@ def relu_kernel(
     tl.store(out_ptr + offs_out, out.to(out_ptr.dtype.element_ty), mask=valid)
 
 
-def relu(x: torch.Tensor) -> torch.Tensor:
-    """max(x, 0), with x's strides where x is dense."""
-    return _launch(x, None, torch.empty_like(x))
+def relu(x: torch.Tensor, y: torch.Tensor) -> None:
+    """Fill y with max(x, 0)."""
+    _launch(x, None, y)
 
 
-def relu_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """dy where y, the output of ReLU, is above zero or NaN; with y's strides where y is dense."""
-    return _launch(y, dy, torch.empty_like(y))
+def relu_backward(dy: torch.Tensor, y: torch.Tensor, dx: torch.Tensor) -> None:
+    """Fill dx with dy where y, the output of ReLU, is above zero or NaN."""
+    _launch(y, dy, dx)
 
 
-def _launch(x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
+def _launch(x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> None:
     if out.numel() == 0:
-        return out
+        return
     tensors = [x, out, out if dy is None else dy]
     sizes, merged = _merge_axes(tensors)
     if len(sizes) > MAX_AXES:  # more axes than the kernel walks: one launch for each index of the first
         for i in range(x.shape[0]):
             _launch(x[i], None if dy is None else dy[i], out[i])
-        return out
+        return
     tile = tuning.pick("relu", x, elements=out.numel())
     named = zip(("x", "out", "dy"), merged, strict=True)
     # one program: BLOCK_M elements
@@ -105,7 +105,6 @@ def _launch(x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> torc
         **numerics(x, *tensors),
         **tile,
     )
-    return out
 
 
 def _pad(values: list[int], fill: int) -> list[int]:

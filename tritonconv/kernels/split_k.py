@@ -27,25 +27,18 @@ def sum_splits_kernel(
     tl.store(out_ptr + offs, acc.to(out_ptr.dtype.element_ty), mask=valid)
 
 
-def allocate_partial(
-    splits: int, shape: tuple[int, ...], dy: torch.Tensor, layout: torch.memory_format = torch.contiguous_format
-) -> torch.Tensor:
-    """(splits, *shape) in the accumulator's dtype, or in dy's own when there is nothing to add."""
-    dtype = dy.dtype
-    if splits > 1 and dtype != torch.float64:
-        dtype = torch.float32
-    strides = torch.empty(shape, device="meta", memory_format=layout).stride()
-    numel = torch.Size(shape).numel()
-    return torch.empty_strided((splits, *shape), (numel, *strides), dtype=dtype, device=dy.device)
+def partial_sums(splits: int, out: torch.Tensor) -> torch.Tensor:
+    """(splits, *out.shape) to be added up into `out`: in the accumulator's dtype, or `out` itself for one split."""
+    if splits == 1:
+        return out.unsqueeze(0)
+    dtype = out.dtype if out.dtype == torch.float64 else torch.float32
+    return torch.empty_strided((splits, *out.shape), (out.numel(), *out.stride()), dtype=dtype, device=out.device)
 
 
-def sum_splits(partial: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The sum over the first axis, in `dtype`, with the other axes' strides."""
-    if partial.shape[0] == 1:
-        return partial[0]
-    out = torch.empty_strided(partial.shape[1:], partial.stride()[1:], dtype=dtype, device=partial.device)
-    if out.numel() == 0:
-        return out
+def sum_splits(partial: torch.Tensor, out: torch.Tensor) -> None:
+    """Fill `out` with the sum over the first axis; there is nothing to do for one split."""
+    if partial.shape[0] == 1 or out.numel() == 0:
+        return
     tile = tuning.pick("sum_splits", partial, elements=out.numel())
     sum_splits_kernel[(triton.cdiv(out.numel(), tile["BLOCK_M"]),)](
         partial_ptr=partial,
@@ -55,4 +48,3 @@ def sum_splits(partial: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         OFFSET=tl.int64 if needs_int64(partial) else tl.int32,
         **tile,
     )
-    return out

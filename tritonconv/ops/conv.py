@@ -1,0 +1,213 @@
+"""Convolution, its two gradients, and its fusion with ReLU and max pooling.
+
+The convolution is bilinear, and its three operators close under differentiation. With y = conv(x, w),
+dx = dgrad(dy, w), dw = wgrad(dy, x), and g the gradient that arrives:
+
+| of    | by    | is                     |
+| ----- | ----- | ---------------------- |
+| conv  | x, w  | dgrad(g, w), wgrad(g, x) |
+| dgrad | dy, w | conv(g, w), wgrad(dy, g) |
+| wgrad | dy, x | conv(x, g), dgrad(dy, g) |
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from tritonconv import tuning
+from tritonconv.geometry import (
+    ConvGeometry,
+    PoolGeometry,
+    conv_geometry,
+    pool_geometry,
+    require_algorithm,
+    require_shape,
+    require_tensors,
+)
+from tritonconv.kernels import direct, im2col, implicit_gemm
+from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+
+
+class Algorithm(NamedTuple):
+    """The launchers of one way to compute a convolution."""
+
+    forward: Callable[..., None]
+    dgrad: Callable[..., None]
+    wgrad: Callable[..., None]
+
+
+ALGORITHMS = {
+    "direct": Algorithm(direct.direct_forward, direct.direct_dgrad, direct.direct_wgrad),
+    "im2col": Algorithm(im2col.im2col_forward, im2col.im2col_dgrad, im2col.im2col_wgrad),
+    "implicit_gemm": Algorithm(
+        implicit_gemm.implicit_gemm_forward, implicit_gemm.implicit_gemm_dgrad, implicit_gemm.implicit_gemm_wgrad
+    ),
+}
+WINDOW = "int[] stride, int[] padding, int[] dilation, int groups"
+
+
+class _Convolution(Operator):
+    """What the operators here share."""
+
+    autocast = True
+
+    @property
+    def window(self) -> tuple[Any, Any, Any, Any]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def chosen(self, geometry: ConvGeometry, x: torch.Tensor) -> Algorithm:
+        operator = self.schema[: self.schema.index("(")]
+        return ALGORITHMS[tuning.pick_algorithm(geometry, self.algorithm, operator, x)]
+
+    def forward_problem(self) -> ConvGeometry:
+        require_algorithm(self.algorithm)
+        require_tensors("conv2d", input=self.x, weight=self.w, bias=self.b)
+        return conv_geometry(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
+
+    def gradients(self, dy: torch.Tensor) -> Grads:
+        """dx, dw, db of y = conv(x, w) + b, each only if asked for."""
+        dx = dw = db = None
+        last = (self.channels_last, self.algorithm)
+        if self.needs["x"]:
+            dx = operators.conv2d_dgrad(dy, self.w, self.shapes["x"][2:], *self.window, *last)
+        if self.needs["w"]:
+            size = self.shapes["w"][2:]
+            dw, db = operators.conv2d_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)
+        elif self.needs["b"]:
+            db = dy.sum((0, *range(2, dy.dim())))
+        return dx, dw, db if self.needs["b"] else None
+
+
+@register
+class Conv(_Convolution):
+    """y = conv(x, w) + b, or relu of it; (N, C_out, P, Q)."""
+
+    schema = f"conv2d(Tensor x, Tensor w, Tensor? b, {WINDOW}, bool relu, str algorithm) -> Tensor y"
+
+    def problem(self) -> ConvGeometry:
+        return self.forward_problem()
+
+    def outputs(self, problem: ConvGeometry) -> Tensors:
+        return (self.empty(self.x, problem.output_shape),)
+
+    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+        self.chosen(problem, self.x).forward(self.x, self.w, self.b, *outputs, None, problem, relu=self.relu)
+
+    def saved(self) -> tuple[str, ...]:
+        return ("x", "w", "y") if self.relu else ("x", "w")
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        (dy,) = gradients
+        return self.gradients(operators.relu_backward(dy, self.y) if self.relu else dy)
+
+
+@register
+class ConvDgrad(_Convolution):
+    """The gradient of a convolution's input, (N, C_in, H, W), from its output's."""
+
+    schema = (
+        f"conv2d_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {WINDOW}, bool channels_last, str algorithm) "
+        "-> Tensor dx"
+    )
+    autocast = False
+
+    def problem(self) -> ConvGeometry:
+        require_tensors("conv2d_dgrad", dy=self.dy, w=self.w)
+        shape = (self.dy.shape[0], self.w.shape[1] * self.groups, *self.input_size)
+        geometry = conv_geometry(shape, self.w.shape, None, *self.window)
+        require_shape("dy", self.dy, geometry.output_shape)
+        return geometry
+
+    def outputs(self, problem: ConvGeometry) -> Tensors:
+        return (self.empty(self.dy, problem.input_shape),)
+
+    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+        self.chosen(problem, self.dy).dgrad(self.dy, self.w, *outputs, problem)
+
+    def saved(self) -> tuple[str, ...]:
+        return "dy", "w"
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        (g,) = gradients
+        d_dy = d_w = None
+        if self.needs["dy"]:
+            d_dy = operators.conv2d(g, self.w, None, *self.window, False, self.algorithm)
+        if self.needs["w"]:
+            last = (False, self.channels_last, self.algorithm)
+            d_w, _ = operators.conv2d_wgrad(self.dy, g, self.shapes["w"][2:], *self.window, *last)
+        return d_dy, d_w
+
+
+@register
+class ConvWgrad(_Convolution):
+    """The gradients of a convolution's filter and, when `bias`, of its bias (else an empty tensor)."""
+
+    schema = (
+        f"conv2d_wgrad(Tensor dy, Tensor x, int[] filter_size, {WINDOW}, bool bias, bool channels_last, "
+        "str algorithm) -> (Tensor dw, Tensor db)"
+    )
+    autocast = False
+
+    def problem(self) -> ConvGeometry:
+        require_tensors("conv2d_wgrad", dy=self.dy, x=self.x)
+        w_shape = (self.dy.shape[1], self.x.shape[1] // self.groups, *self.filter_size)
+        geometry = conv_geometry(self.x.shape, w_shape, None, *self.window)
+        require_shape("dy", self.dy, geometry.output_shape)
+        return geometry
+
+    def outputs(self, problem: ConvGeometry) -> Tensors:
+        dw = self.empty(self.dy, problem.filter_shape)
+        return dw, self.dy.new_empty(problem.C_out if self.bias else 0)
+
+    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+        dw, db = outputs
+        self.chosen(problem, self.dy).wgrad(self.dy, self.x, dw, db if self.bias else None, problem)
+
+    def saved(self) -> tuple[str, ...]:
+        return "dy", "x"
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        g, g_bias = gradients
+        d_dy = d_x = None
+        if self.needs["dy"]:
+            d_dy = operators.conv2d(self.x, g, g_bias if self.bias else None, *self.window, False, self.algorithm)
+        if self.needs["x"]:
+            last = (self.channels_last, self.algorithm)
+            d_x = operators.conv2d_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)
+        return d_dy, d_x
+
+
+@register
+class ConvReLUMaxPool(_Convolution):
+    """max_pool2d(relu(conv(x, w) + b)) and its place codes; the unpooled image is never stored."""
+
+    schema = (
+        f"conv2d_bias_relu_max_pool2d(Tensor x, Tensor w, Tensor? b, {WINDOW}, int[] pool_kernel, int[] pool_stride, "
+        "int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) -> (Tensor y, Tensor code)"
+    )
+
+    @property
+    def pool(self) -> tuple[Any, Any, Any, Any]:
+        return self.pool_kernel, self.pool_stride, self.pool_padding, self.pool_dilation
+
+    def problem(self) -> tuple[ConvGeometry, PoolGeometry]:
+        geometry = self.forward_problem()
+        return geometry, pool_geometry(geometry.output_shape, *self.pool, self.ceil_mode)
+
+    def outputs(self, problem: tuple[ConvGeometry, PoolGeometry]) -> Tensors:
+        geometry, pool = problem
+        shape = (*geometry.output_shape[:2], *pool.output_size)
+        return self.empty(self.x, shape), self.empty(self.x, shape, pool.code_dtype)
+
+    def run(self, problem: tuple[ConvGeometry, PoolGeometry], *outputs: torch.Tensor) -> None:
+        geometry, pool = problem
+        self.chosen(geometry, self.x).forward(self.x, self.w, self.b, *outputs, geometry, relu=True, pool=pool)
+
+    def saved(self) -> tuple[str, ...]:
+        return "x", "w", "code"
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        size = conv_geometry(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
+        dy = operators.max_pool2d_backward(gradients[0], self.code, size, *self.pool, self.channels_last)
+        return self.gradients(dy)

@@ -1,0 +1,132 @@
+"""What an operator is, and its registration with torch.library: schema, implementation, fake, derivative, autocast.
+
+Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
+its own, and computes only the gradients asked for. `padding` in a schema is flat, before and after each axis:
+[top, bottom, left, right]; all spatial arguments are in elements. A place code is what backward needs to know of a
+pooled output (kernels/pooling.py).
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from tritonconv.geometry import memory_format
+
+Tensors = tuple[torch.Tensor, ...]
+Grads = tuple[torch.Tensor | None, ...]
+
+operators = torch.ops.tritonconv
+_library = torch.library.Library("tritonconv", "DEF")
+
+
+class Operator:
+    """A call of an operator: the arguments by the names of its schema, as attributes.
+
+    Tensor arguments come first in a schema, and its results have names. In `backward` there are the tensors that
+    `saved` names, every argument that is no tensor, the `shapes` of all tensor arguments, and in `needs` whether the
+    gradient of each is wanted.
+    """
+
+    schema: ClassVar[str]
+    autocast: ClassVar[bool] = False  # whether it runs in the dtype of an autocast region, as torch's convolutions do
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} has no argument {name!r}")
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of the result: what `channels_last` says, where that is an argument, else that of the tensors."""
+        if "channels_last" in vars(self):
+            return torch.channels_last if self.channels_last else torch.contiguous_format
+        return memory_format(*(value for value in vars(self).values() if isinstance(value, torch.Tensor)))
+
+    def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """An uninitialised tensor in the call's layout."""
+        return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=self.layout)
+
+    def problem(self) -> Any:
+        """The checked sizes; raises for arguments that do not go together."""
+
+    def outputs(self, problem: Any) -> Tensors:
+        """The results, uninitialised. On tensors without data this is all there is to the operator."""
+        raise NotImplementedError
+
+    def run(self, problem: Any, *outputs: torch.Tensor) -> None:
+        """Launch the kernels that fill the outputs."""
+        raise NotImplementedError
+
+    def saved(self) -> tuple[str, ...]:
+        """The arguments and results that backward reads."""
+        return ()
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        """The gradients of the tensor arguments, in their order."""
+        raise NotImplementedError
+
+
+def register(kind: type[Operator]) -> type[Operator]:
+    """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, and for autograd."""
+    name = kind.schema[: kind.schema.index("(")]
+    _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    schema = getattr(operators, name).default._schema
+    arguments = [argument.name for argument in schema.arguments]
+    results = [result.name for result in schema.returns]
+
+    def call(*values: Any) -> Operator:
+        return kind(**dict(zip(arguments, values, strict=True)))
+
+    def answer(outputs: Tensors) -> Any:
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def run(*values: Any) -> Any:
+        asked = call(*values)
+        problem = asked.problem()
+        outputs = asked.outputs(problem)
+        asked.run(problem, *outputs)
+        return answer(outputs)
+
+    def fake(*values: Any) -> Any:
+        asked = call(*values)
+        return answer(asked.outputs(asked.problem()))
+
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        asked, outputs = call(*inputs), (output,) if isinstance(output, torch.Tensor) else output
+        tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
+        ctx.values = {key: value for key, value in vars(asked).items() if key not in tensors}
+        ctx.values["channels_last"] = asked.layout == torch.channels_last
+        ctx.values["shapes"] = {key: t.shape for key, t in tensors.items()}
+        ctx.names = asked.saved()
+        tensors |= zip(results, outputs, strict=True)
+        ctx.save_for_backward(*map(tensors.__getitem__, ctx.names))
+
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Grads:
+        needs = dict(zip(arguments, ctx.needs_input_grad, strict=True))
+        asked = kind(**ctx.values, **dict(zip(ctx.names, ctx.saved_tensors, strict=True)), needs=needs)
+        grads = asked.backward(*gradients)
+        return *grads, *(None,) * (len(arguments) - len(grads))
+
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, run, device)
+        if kind.autocast:
+            _register_autocast(name, device)
+    torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
+    torch.library.register_autograd(f"tritonconv::{name}", backward, setup_context=setup_context, lib=_library)
+    return kind
+
+
+def _register_autocast(name: str, device: str) -> None:
+    key, kind = f"Autocast{device}", device.lower()
+
+    def cast(t: Any) -> Any:
+        eligible = isinstance(t, torch.Tensor) and t.is_floating_point() and t.dtype != torch.float64
+        return t.to(torch.get_autocast_dtype(kind)) if eligible and t.device.type == kind else t
+
+    def run(*args: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
+            return getattr(operators, name)(*map(cast, args))
+
+    _library.impl(name, run, key)

@@ -1,0 +1,59 @@
+"""unfold (im2col) and fold (col2im), adjoint to each other."""
+
+from typing import Any
+
+import torch
+
+from tritonconv.geometry import ConvGeometry, fold_geometry, require_tensors, unfold_geometry
+from tritonconv.kernels import im2col
+from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+
+PATCH = "int[] kernel, int[] stride, int[] padding, int[] dilation"
+
+
+class _Patches(Operator):
+    """What the operators here share."""
+
+    @property
+    def patch(self) -> tuple[Any, ...]:
+        return self.kernel, self.stride, self.padding, self.dilation
+
+
+@register
+class Unfold(_Patches):
+    """The patches of x, (N, C · R · S, P, Q)."""
+
+    schema = f"unfold(Tensor x, {PATCH}) -> Tensor columns"
+
+    def problem(self) -> ConvGeometry:
+        require_tensors("unfold", input=self.x)
+        return unfold_geometry(self.x.shape, *self.patch)
+
+    def outputs(self, problem: ConvGeometry) -> Tensors:
+        return (self.x.new_empty(problem.output_shape),)
+
+    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+        im2col.unfold(self.x, outputs[0], problem)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return (operators.fold(*gradients, self.shapes["x"][2:], *self.patch),)
+
+
+@register
+class Fold(_Patches):
+    """(N, C, *output_size): each element the sum of its copies in the patches (N, C · R · S, P, Q)."""
+
+    schema = f"fold(Tensor columns, SymInt[] output_size, {PATCH}) -> Tensor y"
+
+    def problem(self) -> ConvGeometry:
+        require_tensors("fold", input=self.columns)
+        return fold_geometry(self.columns.shape, self.output_size, *self.patch)
+
+    def outputs(self, problem: ConvGeometry) -> Tensors:
+        return (self.columns.new_empty(problem.input_shape),)
+
+    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+        im2col.fold(self.columns, outputs[0], problem)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return (operators.unfold(*gradients, *self.patch),)
