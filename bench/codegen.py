@@ -3,13 +3,16 @@
     python -m bench.codegen [--target sm_90 ...] [--dtype bfloat16 ...] [--only PATTERN] [--json FILE]
 
 A row a launch: registers a thread, spilled loads and stores, shared memory in bytes, matrix-unit instructions, the
-widest global load in bytes, and the instructions of the loop that does the work. Tests hold the rows to `problems`.
+widest global load in bytes, and the instructions of the loop that does the work. Of Hopper's asynchronous products:
+the shared-memory buffers of each operand, the products in flight while a buffer is refilled, the operands for which
+that is a race (see bench/pipeline.py), and the products that ptxas made wait. Tests hold the rows to `problems`.
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import subprocess
@@ -24,7 +27,7 @@ from tabulate import tabulate
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 
-from bench import environment
+from bench import environment, pipeline
 from bench import rows as results
 from tritonconv import candidates, functional, jit, tuning
 
@@ -67,14 +70,18 @@ class Row:
     matrix: str
     widest_load: int
     loop: int
+    buffers: str
+    in_flight: int
+    races: str
+    serialised: int
 
 
-def workloads(dtype: torch.dtype) -> dict[str, Call]:
-    """Calls that between them launch every kernel: aligned channels in channels_last, and a one-channel first layer."""
+def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> dict[str, Call]:
+    """Calls that between them launch every kernel: aligned channels, and a one-channel first layer."""
 
     def make(*shape: int) -> torch.Tensor:
         t = torch.empty(shape, dtype=dtype)
-        return (t.to(memory_format=torch.channels_last) if t.dim() == 4 else t).requires_grad_()
+        return (t.to(memory_format=layout) if t.dim() == 4 else t).requires_grad_()
 
     x, w, b, depthwise = make(32, 64, 56, 56), make(64, 64, 3, 3), make(64), make(64, 1, 3, 3)
     digits, first, first_bias = make(64, 1, 28, 28), make(32, 1, 3, 3), make(32)
@@ -106,10 +113,12 @@ def tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def launches(workload: str, architecture: str, dtype: str) -> Iterator[jit.Launch]:
+def launches(
+    workload: str, architecture: str, dtype: str, layout: torch.memory_format = torch.channels_last
+) -> Iterator[jit.Launch]:
     """The launches of a workload's forward and backward, the first of each kernel."""
     with tuning.target(architecture), tf32(dtype == "tf32"), jit.record_launches() as recorded:
-        y = workloads(DTYPES[dtype])[workload]()
+        y = workloads(DTYPES[dtype], layout)[workload]()
         y.backward(torch.empty_like(y))
     seen = set()
     for launch in recorded:
@@ -150,7 +159,7 @@ def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) ->
         loads = re.findall(r"\b(?:global|buffer)_load_(\w+)", code)
         sizes = {"ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2, "short": 2, "dword": 4}
         widths = [sizes.get(load.split("_")[0], 4 * int(load[-1]) if load[-1].isdigit() else 2) for load in loads]
-    counts = collections.Counter(matrix)
+    counts, loop, products = collections.Counter(matrix), loop_body(code), pipeline.examine(kernel.asm["ttgir"])
     return Row(
         target=architecture,
         dtype=dtype,
@@ -162,7 +171,11 @@ def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) ->
         shared=kernel.metadata.shared,
         matrix=" ".join(f"{name} {count}" for name, count in sorted(counts.items())),
         widest_load=max(widths, default=0),
-        loop=loop_length(code),
+        loop=len(loop),
+        buffers=" ".join(f"{operand} {count}" for operand, count in products.buffers.items()),
+        in_flight=products.in_flight,
+        races=" ".join(products.races),
+        serialised=serialised(loop),
     )
 
 
@@ -173,8 +186,8 @@ def _find(pattern: str, text: str) -> str:
     return match.group(1)
 
 
-def loop_length(code: str) -> int:
-    """Instructions of the innermost loop with the most matrix instructions, or of the longest; 0 without a loop."""
+def loop_body(code: str) -> list[str]:
+    """Instructions of the innermost loop with the most matrix instructions, or of the longest; none without a loop."""
     labels: dict[str, int] = {}
     loops: list[tuple[int, int, int]] = []
     instructions: list[str] = []
@@ -191,10 +204,14 @@ def loop_length(code: str) -> int:
                 loops.append((sum("MMA" in i or "mfma" in i for i in body), start, len(instructions)))
     loops = [loop for loop in loops if loop[2] - loop[1] > 1]  # every SASS listing ends in a branch to itself
     inner = [loop for loop in loops if not any(o != loop and loop[1] <= o[1] and o[2] <= loop[2] for o in loops)]
-    if not inner:
-        return 0
-    _, start, end = max(inner, key=lambda loop: (loop[0], loop[2] - loop[1]))
-    return end - start
+    _, start, end = max(inner, key=lambda loop: (loop[0], loop[2] - loop[1]), default=(0, 0, 0))
+    return instructions[start:end]
+
+
+def serialised(loop: list[str]) -> int:
+    """HGMMA instructions of a loop that are followed by a wait for all products, before the next."""
+    order = re.findall(r"HGMMA|WARPGROUP\.DEPBAR\.LE gsb0, 0x\d+", "\n".join(loop))
+    return sum(a == "HGMMA" and b.endswith(" 0x0") for a, b in itertools.pairwise(order))
 
 
 def problems(row: Row) -> list[str]:
@@ -214,6 +231,17 @@ def problems(row: Row) -> list[str]:
         found.append(f"matrix unit not used as Hopper means it: {row.matrix}")
     if wide and gemm and not transposed and row.widest_load < 16:
         found.append(f"widest load {row.widest_load} bytes")
+    return found + product_problems(row)
+
+
+def product_problems(row: Row) -> list[str]:
+    """What is wrong with the asynchronous products of a row's loop, whatever the layout of its tensors."""
+    found = []
+    if row.races:
+        reading = f"with {row.in_flight} in flight (buffers: {row.buffers})"
+        found.append(f"race: {row.races} is refilled while a product may read it, {reading}")
+    if row.in_flight and row.serialised:
+        found.append(f"{row.serialised} products serialised: ptxas waits for each")
     return found
 
 

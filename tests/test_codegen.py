@@ -1,8 +1,11 @@
 """Every kernel in its default tile compiles for every target, inside its budget; no GPU needed."""
 
 import pytest
+import torch
+import triton.language as tl
 
 from bench import codegen
+from tritonconv import jit
 
 SLOW = pytest.mark.slow
 CASES = [
@@ -21,7 +24,7 @@ def test_within_budget(target: str, dtype: str, workload: str) -> None:
     assert not over
 
 
-def test_loop_length_finds_the_loop_with_the_matrix_instructions() -> None:
+def test_loop_body_is_the_loop_with_the_matrix_instructions() -> None:
     code = """
     .L_x_1:
         /*0010*/ HGMMA.64x64x16.F32 R0, R1 ;
@@ -35,4 +38,50 @@ def test_loop_length_finds_the_loop_with_the_matrix_instructions() -> None:
     .L_x_3:
         /*0080*/ BRA `(.L_x_3) ;
     """
-    assert codegen.loop_length(code) == 3
+    assert len(codegen.loop_body(code)) == 3
+
+
+# Asynchronous matrix products
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "tf32", pytest.param("float16", marks=SLOW)])
+def test_products_overlap_without_a_race_in_nchw(dtype: str) -> None:
+    launches = codegen.launches("conv 3x3 64", "sm_90", dtype, torch.contiguous_format)
+    rows = [codegen.examine(launch, "sm_90", dtype, "conv 3x3 64") for launch in launches]
+    assert {row.kernel for row in rows} >= set(codegen.GEMM_KERNELS)
+    wrong = {row.kernel: found for row in rows if (found := codegen.product_problems(row))}
+    assert not wrong
+
+
+@jit.jit
+def product_kernel(a, b, product, sums, STEPS, SUM: tl.constexpr, B: tl.constexpr):
+    """product = aᵀ · b and, with SUM, sums = a summed over its rows, for a and b (STEPS · B, B), as in wgrad."""
+    offs = tl.arange(0, B)
+    tile = offs[:, None] * B + offs[None, :]
+    acc, total = tl.zeros((B, B), tl.float32), tl.zeros((B,), tl.float32)
+    for step in range(STEPS):
+        a_tile = tl.load(a + step * B * B + tile)
+        b_tile = tl.load(b + step * B * B + tile)
+        acc = tl.dot(tl.trans(a_tile), b_tile, acc)
+        if SUM:
+            total += tl.sum(a_tile.to(tl.float32), 0)
+    tl.store(product + tile, acc)
+    tl.store(sums + offs, total)
+
+
+@pytest.mark.parametrize(
+    ("second_use", "buffers", "races"), [(False, "a_tile 3 b_tile 3", ""), (True, "a_tile 2 b_tile 3", "a_tile")]
+)
+def test_second_use_of_an_operand_is_a_race(second_use: bool, buffers: str, races: str) -> None:
+    a, b = torch.empty(2, 512, 64, dtype=torch.float16)
+    with jit.record_launches() as recorded:
+        product_kernel[(1,)](a, b, torch.empty(64, 64), torch.empty(64), 8, second_use, 64, num_warps=4, num_stages=3)
+    row = codegen.examine(recorded[0], "sm_90", "float16", "product")
+    assert (row.in_flight, row.buffers, row.races) == (1, buffers, races)
+    assert bool(codegen.product_problems(row)) == second_use
+
+
+def test_serialised_counts_products_that_wait_for_themselves() -> None:
+    product, wait = "HGMMA.64x64x16.F32 R24, gdesc[UR8], R24, gsb0 ;", "WARPGROUP.DEPBAR.LE gsb0, {} ;"
+    assert codegen.serialised([product, product, wait.format("0x1")]) == 0
+    assert codegen.serialised([product, wait.format("0x0"), "IADD R1, R1, 1 ;", product, wait.format("0x0")]) == 2
