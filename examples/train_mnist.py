@@ -21,7 +21,7 @@ import checkpoint
 import networks
 import results
 import torch
-from distributed import RANK, WORLD_SIZE, from_rank_zero, leave, say, start, sum_over_ranks, wait
+from distributed import RANK, WORLD_SIZE, DeviceError, from_rank_zero, leave, say, start, sum_over_ranks, wait
 from mnist_data import DataError, Digits, load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -96,7 +96,7 @@ def evaluate(training: Training, images: torch.Tensor, labels: torch.Tensor) -> 
     """The mean loss, and the label given to each image; each image is looked at by one rank alone."""
     training.model.eval()
     loss, predictions = torch.zeros((), dtype=torch.float64, device=labels.device), torch.zeros_like(labels)
-    for batch in torch.arange(RANK, len(labels), WORLD_SIZE).split(EVALUATION_BATCH):
+    for batch in torch.arange(len(labels))[RANK::WORLD_SIZE].split(EVALUATION_BATCH):
         scores = training.scores(training.model, images[batch])
         loss += cross_entropy(scores.double(), labels[batch], reduction="sum")
         predictions[batch] = scores.argmax(1)
@@ -169,14 +169,14 @@ def train(args: Namespace) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0; 1 below the target accuracy; 2 for arguments, data or a checkpoint of no use."""
+    """Returns the exit code: 0; 1 below the target accuracy; 2 for arguments, devices, data or checkpoint of no use."""
     args = arguments.parse(argv, str(__doc__).splitlines()[0])
     try:
         args.device = start(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(args.out)
         accuracy = train(args)
-    except (DataError, checkpoint.CheckpointError, OSError) as error:
+    except (DataError, DeviceError, checkpoint.CheckpointError, OSError) as error:
         say(f"train_mnist.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ EXAMPLES = REPOSITORY / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import atomic  # noqa: E402
+import distributed  # noqa: E402
 import figures  # noqa: E402
 import mnist_data  # noqa: E402
 import networks  # noqa: E402
@@ -447,7 +448,67 @@ def test_damaged_checkpoint_is_refused(damage, data_dir, whole_run, tmp_path, ca
     assert str(tmp_path / "checkpoint.pt") in one_line(capsys.readouterr().err)
 
 
-# Several processes
+# GPUs, and several processes
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> list[int]:
+    """Two GPUs, as far as `start` looks; returns the indices that become current, in order."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    return chosen
+
+
+def ranks(monkeypatch, world: int, local_world: int, local_rank: int) -> None:
+    """This process is one of several; nobody waits for the others."""
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local_world), ("LOCAL_RANK", local_rank)):
+        monkeypatch.setattr(distributed, name, value)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: None)
+
+
+@pytest.mark.parametrize(("asked", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_one_process_takes_the_gpu_asked_for(asked, index, gpus):
+    assert distributed.start(torch.device(asked)) == torch.device("cuda", index)
+    assert gpus == [index]
+
+
+def test_each_rank_takes_its_own_gpu(gpus, monkeypatch):
+    ranks(monkeypatch, world=4, local_world=2, local_rank=1)
+    assert distributed.start(torch.device("cuda")) == torch.device("cuda", 1)
+    assert gpus == [1]
+
+
+@pytest.mark.parametrize("local_rank", [0, 2])
+def test_more_ranks_than_gpus_get_one_line_and_exit_code_2(local_rank, gpus, monkeypatch, tmp_path, capsys):
+    ranks(monkeypatch, world=4, local_world=4, local_rank=local_rank)
+    assert train_mnist.main(["--device", "cuda", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    if local_rank > 0:
+        assert told == ""
+    else:
+        assert all(part in one_line(told) for part in ("4 processes", "2 CUDA devices", "--nproc-per-node=2"))
+
+
+def test_several_ranks_cannot_share_one_gpu(gpus, monkeypatch, capsys):
+    ranks(monkeypatch, world=2, local_world=2, local_rank=0)
+    with pytest.raises(SystemExit, match="2"):
+        train_mnist.main(["--device", "cuda:1"])
+    assert "--device: 'cuda:1' is one GPU; 2 processes take 'cuda'" in capsys.readouterr().err
+
+
+def test_each_test_digit_is_looked_at_by_one_rank(monkeypatch):
+    """Also where there are fewer digits than ranks."""
+    run = training.Training(networks.mnist_cnn3(), 1, 0.001, torch.device("cpu"), torch.float32)
+    images, labels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8), torch.arange(3)
+    seen = []
+    monkeypatch.setattr(run, "scores", lambda network, batch: seen.append(len(batch)) or torch.zeros(len(batch), 10))
+    monkeypatch.setattr(train_mnist, "WORLD_SIZE", 5)
+    for rank in range(5):
+        monkeypatch.setattr(train_mnist, "RANK", rank)
+        train_mnist.evaluate(run, images, labels)
+    assert sum(seen) == 3
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
