@@ -76,12 +76,12 @@ class Row:
     serialised: int
 
 
-def workloads(dtype: torch.dtype) -> dict[str, Call]:
-    """Calls that between them launch every kernel: aligned channels in channels_last, and a one-channel first layer."""
+def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> dict[str, Call]:
+    """Calls that between them launch every kernel: aligned channels, and a one-channel first layer."""
 
     def make(*shape: int) -> torch.Tensor:
         t = torch.empty(shape, dtype=dtype)
-        return (t.to(memory_format=torch.channels_last) if t.dim() == 4 else t).requires_grad_()
+        return (t.to(memory_format=layout) if t.dim() == 4 else t).requires_grad_()
 
     x, w, b, depthwise = make(32, 64, 56, 56), make(64, 64, 3, 3), make(64), make(64, 1, 3, 3)
     digits, first, first_bias = make(64, 1, 28, 28), make(32, 1, 3, 3), make(32)
@@ -113,10 +113,12 @@ def tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def launches(workload: str, architecture: str, dtype: str) -> Iterator[jit.Launch]:
+def launches(
+    workload: str, architecture: str, dtype: str, layout: torch.memory_format = torch.channels_last
+) -> Iterator[jit.Launch]:
     """The launches of a workload's forward and backward, the first of each kernel."""
     with tuning.target(architecture), tf32(dtype == "tf32"), jit.record_launches() as recorded:
-        y = workloads(DTYPES[dtype])[workload]()
+        y = workloads(DTYPES[dtype], layout)[workload]()
         y.backward(torch.empty_like(y))
     seen = set()
     for launch in recorded:
@@ -229,19 +231,17 @@ def problems(row: Row) -> list[str]:
         found.append(f"matrix unit not used as Hopper means it: {row.matrix}")
     if wide and gemm and not transposed and row.widest_load < 16:
         found.append(f"widest load {row.widest_load} bytes")
-    return found + races(row)
+    return found + product_problems(row)
 
 
-def races(row: Row) -> list[str]:
-    """What is wrong with the asynchronous products of a row's loop."""
+def product_problems(row: Row) -> list[str]:
+    """What is wrong with the asynchronous products of a row's loop, whatever the layout of its tensors."""
     found = []
     if row.races:
-        found.append(
-            f"{row.races}: refilled while a product may read it, {row.in_flight} in flight (buffers: {row.buffers})"
-        )
-    # a loop that copies after the product waits once a step; three TF32 products for one float32 wait for each other
-    if row.dtype != "float32" and row.serialised > (0 if row.in_flight else 1):
-        found.append(f"{row.serialised} products wait for themselves")
+        reading = f"with {row.in_flight} in flight (buffers: {row.buffers})"
+        found.append(f"race: {row.races} is refilled while a product may read it, {reading}")
+    if row.in_flight and row.serialised:
+        found.append(f"{row.serialised} products serialised: ptxas waits for each")
     return found
 
 

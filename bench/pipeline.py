@@ -7,7 +7,7 @@ ahead (`async_copy_global_to_local`), and goes on after a product as soon as no 
 also loaded from its ring inside the loop, for a sum, gets one buffer less than that (Triton 3.6 to 3.9).
 
 `examine` does not rely on that order of a step: it computes the integers that select the buffers, step by step. It does
-not see the products of sm_100, which barriers wait for. Those of the other targets are not asynchronous.
+not follow the products of sm_100, which barriers wait for. Those of the other targets are not asynchronous.
 """
 
 import dataclasses
@@ -103,11 +103,13 @@ class _Trace:
     def _multiply(self, buffers: list[tuple], rest: str) -> None:
         if len(buffers) < rest.count("!ttg.memdesc<") or any(place is None for _, place in buffers):
             raise ValueError(f"a product reads a buffer that bench/pipeline.py cannot follow: {rest}")
-        self.flight.append(buffers)
         if "isAsync = true" not in rest:
             self._wait(0)
-        else:
-            self.products.buffers |= {_operand(ring): self.sizes[ring] for ring, _ in buffers}
+            return
+        self.flight.append(buffers)
+        for ring, _ in buffers:
+            least = self.products.buffers.setdefault(_operand(ring), self.sizes[ring])
+            self.products.buffers[_operand(ring)] = min(least, self.sizes[ring])
 
     def _wait(self, pending: int) -> None:
         self.flight = self.flight[-pending:] if pending else []

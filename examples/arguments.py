@@ -36,6 +36,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error(
             f"argument --batch-size: {args.batch_size} does not divide by the {distributed.WORLD_SIZE} processes"
         )
+    if distributed.WORLD_SIZE > 1 and args.device.type == "cuda" and args.device.index is not None:
+        parser.error(f"argument --device: '{args.device}' is one GPU; {distributed.WORLD_SIZE} processes take 'cuda'")
     return args
 
 

@@ -10,30 +10,26 @@ import torch.distributed as dist
 
 # torchrun tells each process its place among the others through the environment.
 RANK = int(os.environ.get("RANK", 0))
-LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # on this machine
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
-LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the processes on this machine
+LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine
 
 
-class DeviceError(RuntimeError):
-    """The processes on this machine cannot have a GPU each."""
+class DeviceError(Exception):
+    """Too few GPUs; the message is one line for the user."""
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the processes that torchrun started, if any; returns the device of this one.
-
-    Raises:
-        DeviceError: more processes on this machine than GPUs.
-    """
+    """Join the processes that torchrun started, if any; returns the device of this one, a GPU with its index."""
     if device.type == "cuda":
-        if torch.cuda.device_count() < LOCAL_WORLD_SIZE:  # every rank sees it, and none waits for another
+        if (gpus := torch.cuda.device_count()) < LOCAL_WORLD_SIZE:
             raise DeviceError(
-                f"{LOCAL_WORLD_SIZE} processes on this machine need a GPU each, but torch sees "
-                f"{torch.cuda.device_count()}: start fewer with --nproc-per-node, or use --device cpu"
+                f"{LOCAL_WORLD_SIZE} processes on this machine, but torch sees {gpus} CUDA devices; start at most one "
+                f"process a device (torchrun --nproc-per-node={gpus}), or use --device cpu"
             )
-        if WORLD_SIZE > 1 or device.index is None:
+        if device.index is None:
             device = torch.device("cuda", LOCAL_RANK)
-        torch.cuda.set_device(device)  # refuses a device without an index
+        torch.cuda.set_device(device)
     if WORLD_SIZE > 1:
         on_gpu = device.type == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
@@ -60,8 +56,8 @@ def leave(code: int) -> NoReturn:
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print on rank 0 alone."""
-    if RANK == 0:
+    """Print on rank 0 alone; an error on each machine's first rank, as it may be that machine's own."""
+    if (LOCAL_RANK if file is sys.stderr else RANK) == 0:
         print(text, file=file, flush=True)
 
 

@@ -96,7 +96,7 @@ def evaluate(training: Training, images: torch.Tensor, labels: torch.Tensor) -> 
     """The mean loss, and the label given to each image; each image is looked at by one rank alone."""
     training.model.eval()
     loss, predictions = torch.zeros((), dtype=torch.float64, device=labels.device), torch.zeros_like(labels)
-    for batch in torch.arange(RANK, len(labels), WORLD_SIZE).split(EVALUATION_BATCH):
+    for batch in torch.arange(len(labels))[RANK::WORLD_SIZE].split(EVALUATION_BATCH):
         scores = training.scores(training.model, images[batch])
         loss += cross_entropy(scores.double(), labels[batch], reduction="sum")
         predictions[batch] = scores.argmax(1)
@@ -169,7 +169,7 @@ def train(args: Namespace) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0; 1 below the target accuracy; 2 for arguments, data or a checkpoint of no use."""
+    """Returns the exit code: 0; 1 below the target accuracy; 2 for arguments, devices, data or checkpoint of no use."""
     args = arguments.parse(argv, str(__doc__).splitlines()[0])
     try:
         args.device = start(args.device)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import triton.language as tl
 
-from bench import codegen, pipeline
-from tritonconv import functional, jit, tuning
+from bench import codegen
+from tritonconv import jit
 
 SLOW = pytest.mark.slow
 CASES = [
@@ -41,43 +41,47 @@ def test_loop_body_is_the_loop_with_the_matrix_instructions() -> None:
     assert len(codegen.loop_body(code)) == 3
 
 
-# --- races in the compiled loop (bench/pipeline.py) ---
+# Asynchronous matrix products
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "tf32", pytest.param("float16", marks=SLOW)])
+def test_products_overlap_without_a_race_in_nchw(dtype: str) -> None:
+    launches = codegen.launches("conv 3x3 64", "sm_90", dtype, torch.contiguous_format)
+    rows = [codegen.examine(launch, "sm_90", dtype, "conv 3x3 64") for launch in launches]
+    assert {row.kernel for row in rows} >= set(codegen.GEMM_KERNELS)
+    wrong = {row.kernel: found for row in rows if (found := codegen.product_problems(row))}
+    assert not wrong
 
 
 @jit.jit
-def product_kernel(a_ptr, b_ptr, c_ptr, s_ptr, steps, SUM: tl.constexpr, B: tl.constexpr):
-    """c = aᵀ b over blocks of rows; with SUM, a has a second use in the loop: its own sum."""
-    row = tl.arange(0, B)
-    acc = tl.zeros((B, B), tl.float32)
-    total = tl.zeros((B,), tl.float32)
-    for step in range(steps):
-        offs = (step * B + row)[:, None] * B + row[None, :]
-        a = tl.load(a_ptr + offs)
-        acc = tl.dot(tl.trans(a), tl.load(b_ptr + offs), acc)
+def product_kernel(a, b, product, sums, STEPS, SUM: tl.constexpr, B: tl.constexpr):
+    """product = aᵀ · b and, with SUM, sums = a summed over its rows, for a and b (STEPS · B, B), as in wgrad."""
+    offs = tl.arange(0, B)
+    tile = offs[:, None] * B + offs[None, :]
+    acc, total = tl.zeros((B, B), tl.float32), tl.zeros((B,), tl.float32)
+    for step in range(STEPS):
+        a_tile = tl.load(a + step * B * B + tile)
+        b_tile = tl.load(b + step * B * B + tile)
+        acc = tl.dot(tl.trans(a_tile), b_tile, acc)
         if SUM:
-            total += tl.sum(a.to(tl.float32), 0)
-    tl.store(c_ptr + row[:, None] * B + row[None, :], acc)
-    tl.store(s_ptr + row, total)
+            total += tl.sum(a_tile.to(tl.float32), 0)
+    tl.store(product + tile, acc)
+    tl.store(sums + offs, total)
 
 
-@pytest.mark.parametrize("second_use", [False, True])
-def test_a_second_use_of_an_operand_in_the_loop_is_a_race(second_use):
-    a, b = torch.empty(512, 64, dtype=torch.bfloat16), torch.empty(512, 64, dtype=torch.bfloat16)
-    with jit.record_launches() as launches:
-        product_kernel[(1,)](a, b, torch.empty(64, 64), torch.empty(64), 8, SUM=second_use, B=64, num_stages=3)
-    compiled = jit.compile_launch(launches[0], codegen.TARGETS["sm_90"])
-    assert pipeline.examine(compiled.asm["ttgir"]).races == (["a"] if second_use else [])
+@pytest.mark.parametrize(
+    ("second_use", "buffers", "races"), [(False, "a_tile 3 b_tile 3", ""), (True, "a_tile 2 b_tile 3", "a_tile")]
+)
+def test_second_use_of_an_operand_is_a_race(second_use: bool, buffers: str, races: str) -> None:
+    a, b = torch.empty(2, 512, 64, dtype=torch.float16)
+    with jit.record_launches() as recorded:
+        product_kernel[(1,)](a, b, torch.empty(64, 64), torch.empty(64), 8, second_use, 64, num_warps=4, num_stages=3)
+    row = codegen.examine(recorded[0], "sm_90", "float16", "product")
+    assert (row.in_flight, row.buffers, row.races) == (1, buffers, races)
+    assert bool(codegen.product_problems(row)) == second_use
 
 
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels_last", "contiguous"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "tf32"])
-def test_no_operand_is_refilled_while_a_product_may_read_it(dtype, layout):
-    """The weight gradient with a bias did so, in every one of these."""
-    make = {"dtype": codegen.DTYPES[dtype], "requires_grad": True}
-    x, w = (torch.empty(shape, memory_format=layout, **make) for shape in ((8, 64, 28, 28), (64, 64, 3, 3)))
-    with tuning.target("sm_90"), codegen.tf32(dtype == "tf32"), jit.record_launches() as launches:
-        y = functional.conv2d(x, w, torch.empty(64, **make), padding=1)
-        y.backward(torch.empty_like(y))
-    for launch in launches:
-        compiled = jit.compile_launch(launch, codegen.TARGETS["sm_90"])
-        assert pipeline.examine(compiled.asm["ttgir"]).races == [], launch.kernel.fn.__name__
+def test_serialised_counts_products_that_wait_for_themselves() -> None:
+    product, wait = "HGMMA.64x64x16.F32 R24, gdesc[UR8], R24, gsb0 ;", "WARPGROUP.DEPBAR.LE gsb0, {} ;"
+    assert codegen.serialised([product, product, wait.format("0x1")]) == 0
+    assert codegen.serialised([product, wait.format("0x0"), "IADD R1, R1, 1 ;", product, wait.format("0x0")]) == 2

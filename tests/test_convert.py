@@ -373,9 +373,9 @@ class TensorSubclass(torch.Tensor):
     pass
 
 
-def with_tensor_subclass() -> torch.nn.Module:
+def with_tensor_subclass(name: str) -> torch.nn.Module:
     layer = torch.nn.Conv2d(1, 2, 3)
-    layer.weight = torch.nn.Parameter(layer.weight.detach().as_subclass(TensorSubclass))
+    setattr(layer, name, torch.nn.Parameter(getattr(layer, name).detach().as_subclass(TensorSubclass)))
     return layer
 
 
@@ -388,7 +388,8 @@ def with_tensor_subclass() -> torch.nn.Module:
         (parametrized, "parametrized: convert first"),
         (lambda: Doubled(1, 2, 3), "a subclass of torch.nn's layer"),
         (lambda: type("Leaky", (torch.nn.ReLU,), {})(), "a subclass of torch.nn's layer"),
-        (with_tensor_subclass, "weight is a TensorSubclass, not a plain tensor"),
+        (lambda: with_tensor_subclass("weight"), "weight is a TensorSubclass, not a plain tensor"),
+        (lambda: with_tensor_subclass("bias"), "bias is a TensorSubclass, not a plain tensor"),
         (patched, "its forward was replaced on the object"),
         (lambda: torch.nn.Conv1d(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.Conv3d(1, 2, 3), "not supported yet"),

@@ -74,6 +74,14 @@ def test_a_gpu_that_is_not_there(gpus, taken, refused, monkeypatch, capsys):
     assert f"{refused!r} is not here" in capsys.readouterr().err
 
 
+def test_an_algorithm_needs_our_backend(capsys):
+    assert parse("--algorithm=direct").algorithm == "direct"
+    assert parse("--backend=torch").algorithm == "auto"
+    with pytest.raises(SystemExit, match="2"):
+        parse("--backend=torch", "--algorithm=direct")
+    assert "'direct' needs --backend triton" in capsys.readouterr().err
+
+
 def test_a_batch_divides_by_the_processes(monkeypatch, capsys):
     monkeypatch.setattr(distributed, "WORLD_SIZE", 3)
     assert parse("--batch-size=63").batch_size == 63
@@ -159,6 +167,15 @@ def test_the_fingerprint_tells_any_change():
     assert len(seen) == 1 + len(whole.TENSORS)
 
 
+def test_a_cached_file_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (name, *_) = mnist_data.SHA256
+    mnist_data.cache_dir().mkdir(parents=True)
+    (mnist_data.cache_dir() / name).write_bytes(b"not MNIST's")
+    with pytest.raises(mnist_data.DataError, match="wrong SHA-256"):
+        mnist_data._cached_or_downloaded(name)
+
+
 def test_a_download_that_cannot_be_kept_is_still_used(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a folder cannot be made in it
@@ -207,6 +224,15 @@ def test_feature_maps_are_what_each_convolutions_block_answers(backend):
         figure = figures.feature_maps(model, digit)
         rows = [[digit[0, 0], *model[:end](digit)[0, : figures.COLUMNS - 1]] for end in (3, 6, 8)]
     torch.testing.assert_close(images_of(figure), [image for row in rows for image in row])
+
+
+def test_layers_between_a_convolution_and_the_next_belong_to_its_block():
+    layers = [torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU(), torch.nn.Conv2d(2, 3, 3)]
+    model, digit = torch.nn.Sequential(*layers).eval(), torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        figure = figures.feature_maps(model, digit)
+        expected = [digit[0, 0], *model[:3](digit)[0], digit[0, 0], *model(digit)[0]]
+    torch.testing.assert_close(images_of(figure), expected)
 
 
 def test_filters_are_drawn_on_a_scale_with_zero_in_the_middle():

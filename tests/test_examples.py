@@ -93,7 +93,7 @@ def whole_run(data_dir, tmp_path_factory):
     @functools.cache
     def run(backend: str) -> tuple[Path, str]:
         out = tmp_path_factory.mktemp(backend)
-        # the progress bar, on stderr, is not the output of the test that happens to ask first
+        # The progress bar too: the test that asks first looks at what its own run prints.
         with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()):
             assert train_mnist.main(arguments(data_dir, out, backend=backend)) == 0
         return out, printed.getvalue()
@@ -448,66 +448,93 @@ def test_damaged_checkpoint_is_refused(damage, data_dir, whole_run, tmp_path, ca
     assert str(tmp_path / "checkpoint.pt") in one_line(capsys.readouterr().err)
 
 
-# Several processes
+# GPUs, and several processes
 
 
 @pytest.fixture
-def two_gpus(monkeypatch) -> list[torch.device]:
-    """A machine with two GPUs, as far as `start` looks; returns what it makes the current device."""
-    current: list[torch.device] = []
-
-    def set_device(device: torch.device) -> None:
-        if device.index is None:
-            raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")  # torch's own words
-        current.append(device)
-
-    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+def gpus(monkeypatch) -> list[int]:
+    """Two GPUs, as far as `start` looks; returns the indices that become current, in order."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    return current
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    return chosen
 
 
-@pytest.mark.parametrize(("asked", "given"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
-def test_one_process_takes_the_gpu_asked_for(asked, given, two_gpus):
-    assert distributed.start(torch.device(asked)) == torch.device(given)
-    assert two_gpus == [torch.device(given)]
-
-
-def test_each_rank_takes_a_gpu_of_its_own(two_gpus, monkeypatch):
-    groups = []
-    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: groups.append((args, kwargs)))
-    for name, value in (("WORLD_SIZE", 4), ("LOCAL_WORLD_SIZE", 2), ("LOCAL_RANK", 1), ("RANK", 3)):
+def ranks(monkeypatch, world: int, local_world: int, local_rank: int) -> None:
+    """This process is one of several; nobody waits for the others."""
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local_world), ("LOCAL_RANK", local_rank)):
         monkeypatch.setattr(distributed, name, value)
-    device = torch.device("cuda", 1)
-    assert distributed.start(torch.device("cuda")) == device
-    assert two_gpus == [device] and groups == [(("nccl",), {"device_id": device})]
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: None)
 
 
-def test_more_ranks_than_gpus_is_one_line(two_gpus, monkeypatch, data_dir, tmp_path, capsys):
-    monkeypatch.setattr(distributed, "WORLD_SIZE", 3)
-    monkeypatch.setattr(distributed, "LOCAL_WORLD_SIZE", 3)
-    command = [*arguments(data_dir, tmp_path), "--device", "cuda", "--batch-size", "15"]
-    assert train_mnist.main(command) == 2
-    line = one_line(capsys.readouterr().err)
-    assert "3 processes on this machine need a GPU each, but torch sees 2" in line
-    assert two_gpus == []
+@pytest.mark.parametrize(("asked", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_one_process_takes_the_gpu_asked_for(asked, index, gpus):
+    assert distributed.start(torch.device(asked)) == torch.device("cuda", index)
+    assert gpus == [index]
 
 
-def test_the_ranks_share_the_digits_among_them(data_dir, tmp_path, monkeypatch):
-    digits = mnist_data.load_digits(data_dir)
-    args = train_mnist.arguments.parse(arguments(data_dir, tmp_path), "")
-    monkeypatch.setattr(train_mnist, "WORLD_SIZE", 2)
-    shares = []
-    for rank in range(2):
+def test_each_rank_takes_its_own_gpu(gpus, monkeypatch):
+    ranks(monkeypatch, world=4, local_world=2, local_rank=1)
+    assert distributed.start(torch.device("cuda")) == torch.device("cuda", 1)
+    assert gpus == [1]
+
+
+@pytest.mark.parametrize("local_rank", [0, 2])
+def test_more_ranks_than_gpus_get_one_line_and_exit_code_2(local_rank, gpus, monkeypatch, tmp_path, capsys):
+    ranks(monkeypatch, world=4, local_world=4, local_rank=local_rank)
+    assert train_mnist.main(["--device", "cuda", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    if local_rank > 0:
+        assert told == ""
+    else:
+        assert all(part in one_line(told) for part in ("4 processes", "2 CUDA devices", "--nproc-per-node=2"))
+
+
+def test_several_ranks_cannot_share_one_gpu(gpus, monkeypatch, capsys):
+    ranks(monkeypatch, world=2, local_world=2, local_rank=0)
+    with pytest.raises(SystemExit, match="2"):
+        train_mnist.main(["--device", "cuda:1"])
+    assert "--device: 'cuda:1' is one GPU; 2 processes take 'cuda'" in capsys.readouterr().err
+
+
+def test_each_test_digit_is_looked_at_by_one_rank(monkeypatch):
+    """Also where there are fewer digits than ranks."""
+    run = training.Training(networks.mnist_cnn3(), 1, 0.001, torch.device("cpu"), torch.float32)
+    images, labels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8), torch.arange(3)
+    seen = []
+    monkeypatch.setattr(run, "scores", lambda network, batch: seen.append(len(batch)) or torch.zeros(len(batch), 10))
+    monkeypatch.setattr(train_mnist, "WORLD_SIZE", 5)
+    for rank in range(5):
         monkeypatch.setattr(train_mnist, "RANK", rank)
-        shares.append(torch.cat(train_mnist.batches(digits, args, epoch=0)).tolist())
-    assert len(shares[0]) == len(shares[1]) == TRAIN // 2
-    assert sorted(shares[0] + shares[1]) == list(range(TRAIN))
+        train_mnist.evaluate(run, images, labels)
+    assert sum(seen) == 3
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+WITHOUT_DROPOUT = f"""
+import runpy, sys, torch
+sys.path.insert(0, {str(EXAMPLES)!r})
+torch.nn.Dropout.forward = lambda self, x: x
+runpy.run_path({str(EXAMPLES / "train_mnist.py")!r}, run_name="__main__")
+"""
+
+
+def test_two_processes_take_the_steps_of_one(data_dir, tmp_path, monkeypatch):
+    """A step over two shares of a batch is the step over the batch; a rank that trains on another's share shows."""
+    (tmp_path / "script.py").write_text(WITHOUT_DROPOUT)
+    finished = run_python(*TORCHRUN, str(tmp_path / "script.py"), *arguments(data_dir, tmp_path / "two"))
+    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
+    assert train_mnist.main(arguments(data_dir, tmp_path / "one")) == 0
+    two, one = (strict_json(tmp_path / run / "metrics.json") for run in ("two", "one"))
+    assert two["step_losses"] == pytest.approx(one["step_losses"], rel=1e-4)  # float32 sums in another order, Adam
+    assert two["epochs"][-1]["test_loss"] == pytest.approx(one["epochs"][-1]["test_loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_two_processes(backend, data_dir, tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    finished = run_python(*torchrun, str(EXAMPLES / "train_mnist.py"), *arguments(data_dir, tmp_path, backend=backend))
+    finished = run_python(*TORCHRUN, str(EXAMPLES / "train_mnist.py"), *arguments(data_dir, tmp_path, backend=backend))
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("epoch 2: test loss") == 1
     metrics = strict_json(tmp_path / "metrics.json")

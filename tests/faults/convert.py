@@ -139,7 +139,11 @@ CONVERT = faults(
             "test_a_sequential_that_may_run_its_layers_in_another_way_is_not_fused",
         ),
         ('key.endswith("_hooks")', 'key.endswith("forward_hooks")', "test_a_layer_with_a_hook_is_not_fused"),
-        ("torch.nn.MaxPool2d) and module.return_indices:", "torch.nn.MaxPool2d):", "test_the_report_is_a_table"),
+        (
+            "torch.nn.MaxPool2d) and module.return_indices:",
+            "torch.nn.MaxPool2d):",
+            "test_a_chain_is_fused_and_indices_and_keys_stay",
+        ),
         (
             "[*module.parameters(), *module.buffers(), *module.children()]",
             "[*module.parameters(), *module.buffers()]",
