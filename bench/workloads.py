@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from tritonconv.geometry import conv_geometry, pool_geometry
+from tritonconv.problems import conv_problem, pool_problem
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 CONV = ("conv", "conv-bias", "conv-bias-relu")
@@ -85,7 +85,7 @@ class Problem:
             return self.x_shape
         steps, spread = (c.stride, c.stride), (c.dilation, c.dilation)
         pads = (c.padding,) * 4
-        return conv_geometry(self.x_shape, self.w_shape, self.b_shape, steps, pads, spread, c.groups).output_shape
+        return conv_problem(self.x_shape, self.w_shape, self.b_shape, steps, pads, spread, c.groups).output_shape
 
     @property
     def y_shape(self) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ class Problem:
         if "pool" not in self.variant or self.workload.pool is None:
             return shape
         window, step, pad = ((p, p) for p in self.workload.pool)
-        return (*shape[:2], *pool_geometry(shape, window, step, pad, (1, 1), False).output_size)
+        return (*shape[:2], *pool_problem(shape, window, step, pad, (1, 1), False).output_size)
 
     @property
     def flops(self) -> int:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "tritonconv"
 # top to bottom: a module imports only from rooms below its own, or from its own
 LAYERS = (
     *("__init__", "convert", "explain", "tracing", "nn", "functional", "autotune", "calls", "ops"),
-    *("kernels", "cache", "candidates", "tuning", "geometry", "jit", "interpreter", "version"),
+    *("kernels", "cache", "candidates", "tuning", "problems", "jit", "interpreter", "version"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}

@@ -11,7 +11,7 @@ from test_tuning import ARCHITECTURES, GEMMS, TRITON_MAX_TENSOR_NUMEL
 from triton import next_power_of_2
 
 from tritonconv import candidates, tuning
-from tritonconv.geometry import DTYPES, conv_geometry
+from tritonconv.problems import DTYPES, conv_problem
 
 
 def sizes_of(operator: str, pixels: int, C_in: int, C_out: int, taps: int) -> dict[str, int]:
@@ -79,8 +79,8 @@ def test_products_fit_shared_memory(architecture, dtype, operator):
 )
 def test_algorithms_worth_measuring(C_in, C_out, groups, filter_size, expected):
     shape = (C_out, C_in // groups, filter_size, filter_size)
-    geometry = conv_geometry((1, C_in, 128, 128), shape, None, (1, 1), (1, 1, 1, 1), (1, 1), groups)
-    assert candidates.algorithms(geometry, 2**14) == expected
+    problem = conv_problem((1, C_in, 128, 128), shape, None, (1, 1), (1, 1, 1, 1), (1, 1), groups)
+    assert candidates.algorithms(problem, 2**14) == expected
 
 
 @pytest.mark.parametrize(

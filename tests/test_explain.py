@@ -9,7 +9,7 @@ import tritonconv
 from bench import workloads
 from tritonconv import functional as TF
 from tritonconv import nn, tuning
-from tritonconv.geometry import conv_geometry
+from tritonconv.problems import conv_problem
 
 
 def tensor(*shape: int, grad: bool = False, **options) -> torch.Tensor:
@@ -54,9 +54,9 @@ def test_taps_in_the_padding_are_no_work():
 def test_multiply_adds_are_what_a_convolution_of_ones_sums(conv):
     stride, padding, dilation, groups = conv
     x, w = torch.ones(2, 4, 9, 8), torch.ones(8, 4 // groups, 3, 2)
-    geometry = conv_geometry(x.shape, w.shape, None, *conv)
+    problem = conv_problem(x.shape, w.shape, None, *conv)
     y = F.conv2d(F.pad(x, (*padding[2:], *padding[:2])), w, None, stride, 0, dilation, groups)
-    assert geometry.multiply_adds == y.sum()
+    assert problem.multiply_adds == y.sum()
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from oracle import assert_close_to_oracle
 
 from tritonconv import functional as TF
-from tritonconv.geometry import DTYPES
+from tritonconv.problems import DTYPES
 
 NAN, INF = float("nan"), float("inf")
 

@@ -19,8 +19,8 @@ import triton.testing
 
 from tritonconv import cache, candidates, jit, tuning
 from tritonconv.calls import Call, Like, record
-from tritonconv.geometry import pool_geometry
 from tritonconv.ops import operators
+from tritonconv.problems import pool_problem
 from tritonconv.tuning import Key, Tile
 
 __all__ = ["Report", "Row", "autotune"]
@@ -195,7 +195,7 @@ def _reference(call: Call, algorithm: str) -> tuple[torch.Tensor, ...]:
         y = operators.conv2d(x, w, b, stride, padding, dilation, groups, True, algorithm).to(dtype)
         pooled, code, _ = operators.max_pool2d(y, *window, False)
         # a dead ReLU passes no gradient
-        return pooled, code.masked_fill(pooled <= 0, pool_geometry(y.shape, *window).no_place)
+        return pooled, code.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_place)
     results = _as_tuple(call.op(*wide.replaced(algorithm=algorithm)))
     return tuple(r.to(dtype) if r.is_floating_point() else r for r in results)
 

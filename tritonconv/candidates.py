@@ -10,7 +10,7 @@ import torch
 from triton import next_power_of_2
 
 from tritonconv import tuning
-from tritonconv.geometry import ALGORITHMS, ConvGeometry
+from tritonconv.problems import ALGORITHMS, ConvProblem
 from tritonconv.tuning import ELEMENT_OPERATORS, PIXEL_OPERATORS, Asked, Key, Tile
 
 # Rows, columns, bytes of depth, warps and stages of GEMM tiles, before they are cut to the problem. From the configs of
@@ -48,17 +48,17 @@ MEASURE_COLUMNS_BELOW = 2**26
 
 def of(key: Key, asked: Asked) -> list[Tile]:
     """The candidates of a choice that a launcher or an operator asked for."""
-    if isinstance(asked.geometry, ConvGeometry) and key.operator.startswith("conv2d"):
-        return [{"algorithm": name} for name in algorithms(asked.geometry, asked.sizes["pixels"])]
+    if isinstance(asked.problem, ConvProblem) and key.operator.startswith("conv2d"):
+        return [{"algorithm": name} for name in algorithms(asked.problem, asked.sizes["pixels"])]
     return tiles(key.operator, asked.x, **asked.sizes)
 
 
-def algorithms(geometry: ConvGeometry, pixels: int) -> list[str]:
-    """What "auto" may stand for, with `pixels` output pixels in the place of the geometry's own batch."""
-    names = [tuning.built_in_algorithm(geometry), "implicit_gemm"]
-    if min(geometry.C_in, geometry.C_out) // geometry.groups < MEASURE_DIRECT_BELOW:
+def algorithms(problem: ConvProblem, pixels: int) -> list[str]:
+    """What "auto" may stand for, with `pixels` output pixels in the place of the problem's own batch."""
+    names = [tuning.built_in_algorithm(problem), "implicit_gemm"]
+    if min(problem.C_in, problem.C_out) // problem.groups < MEASURE_DIRECT_BELOW:
         names.append("direct")
-    if geometry.taps > 1 and pixels * geometry.C_in * geometry.taps <= MEASURE_COLUMNS_BELOW:
+    if problem.taps > 1 and pixels * problem.C_in * problem.taps <= MEASURE_COLUMNS_BELOW:
         names.append("im2col")
     return list(dict.fromkeys(names))
 

@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from tritonconv import nn
-from tritonconv.geometry import DTYPES
+from tritonconv.problems import DTYPES
 
 __all__ = ["Report", "Row", "convert"]
 

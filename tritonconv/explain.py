@@ -234,7 +234,7 @@ def _call(seen: Operation, copy_bytes_per_s: float | None, matrix_flops_per_s: f
     algorithms = [choice for choice in seen.choices if choice.about == "algorithm"]
     chosen = [*algorithms, *(choice for choice in seen.choices if choice.about != "algorithm")]
     least = _footprints(seen.tensors.values()) if launches else 0
-    flops = 2 * seen.geometry.multiply_adds if seen.geometry else 0
+    flops = 2 * seen.problem.multiply_adds if seen.problem else 0
     arithmetic = memory = 0.0
     if matrix_flops_per_s and copy_bytes_per_s:
         arithmetic, memory = flops / matrix_flops_per_s, least / copy_bytes_per_s
@@ -315,8 +315,8 @@ def _kept(seen: Operation) -> tuple[int, int]:
 
 def _picture_bytes(seen: Operation) -> int:
     """Of what the convolution gives, before any pooling."""
-    assert seen.geometry is not None
-    return math.prod(seen.geometry.output_shape) * seen.outputs["y"].itemsize
+    assert seen.problem is not None
+    return math.prod(seen.problem.output_shape) * seen.outputs["y"].itemsize
 
 
 def _footprints(tensors: Iterable[torch.Tensor]) -> int:

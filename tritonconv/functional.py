@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import torch
 
-from tritonconv.geometry import (
+from tritonconv.ops import operators
+from tritonconv.problems import (
     as_count,
     as_padding,
     as_sizes,
-    fold_geometry,
+    fold_problem,
     require_batch,
     require_filter,
     require_tensor,
 )
-from tritonconv.ops import operators
 
 IntOrPair = int | Sequence[int]
 
@@ -231,8 +231,8 @@ def fold(
     columns, unbatched = require_batch("fold", input, 1)
     kernel, *sliding = _patch(kernel_size, stride, padding, dilation)
     size = as_sizes("output_size", output_size, 2)
-    geometry = fold_geometry(columns.shape, size, kernel, *sliding)
-    y = operators.fold(columns.unflatten(2, geometry.output_size), size, kernel, *sliding)
+    problem = fold_problem(columns.shape, size, kernel, *sliding)
+    y = operators.fold(columns.unflatten(2, problem.output_size), size, kernel, *sliding)
     return y.squeeze(0) if unbatched else y
 
 

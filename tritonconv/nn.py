@@ -11,7 +11,7 @@ import torch
 from torch.nn.common_types import _size_2_t
 
 from tritonconv import functional
-from tritonconv.geometry import require_algorithm
+from tritonconv.problems import require_algorithm
 
 __all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "ReLU"]
 

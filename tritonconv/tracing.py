@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit, tuning
 from tritonconv.calls import leaves_of
-from tritonconv.geometry import ConvGeometry, conv_geometry
+from tritonconv.problems import ConvProblem, conv_problem
 
 FUSED = "conv2d_bias_relu_max_pool2d"
 # One function implements an operator on the CPU and on a GPU (ops/operator.py): it is called by its name for the CPU.
@@ -53,14 +53,14 @@ class Operation:
         return {**self.inputs, **self.outputs}
 
     @property
-    def geometry(self) -> ConvGeometry | None:
+    def problem(self) -> ConvProblem | None:
         """Of a convolution or one of its gradients."""
         if not self.operator.startswith("conv2d"):
             return None
         tensors = self.tensors
         x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))
         sizes = (self.arguments[name] for name in ("stride", "padding", "dilation", "groups"))
-        return conv_geometry(x.shape, w.shape, None, *sizes)
+        return conv_problem(x.shape, w.shape, None, *sizes)
 
     def touched(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
         """The tensors of each launch and of each copy."""

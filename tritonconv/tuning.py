@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from triton import cdiv, next_power_of_2
 
-from tritonconv.geometry import ConvGeometry, PoolGeometry
+from tritonconv.problems import ConvProblem, PoolProblem
 
 Tile = dict[str, Any]  # block sizes, warps and stages; or {"algorithm": name}, the choice that "auto" leaves open
 T = TypeVar("T")
@@ -89,10 +89,10 @@ class Key(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a launcher asked a choice for: a tensor, the geometry, and the sizes as the key has them."""
+    """What a launcher asked a choice for: a tensor, the problem, and the sizes as the key has them."""
 
     x: torch.Tensor
-    geometry: ConvGeometry | PoolGeometry | None
+    problem: ConvProblem | PoolProblem | None
     sizes: dict[str, int]
 
 
@@ -135,25 +135,25 @@ def dot_precision(x: torch.Tensor) -> str:
 
 
 def pick_algorithm(
-    geometry: ConvGeometry, algorithm: str, operator: str | None = None, x: torch.Tensor | None = None
+    problem: ConvProblem, algorithm: str, operator: str | None = None, x: torch.Tensor | None = None
 ) -> str:
     """What "auto" stands for: what was tuned for `operator` on tensors like `x`, else what is built in."""
     if algorithm != "auto":
         return _because("algorithm", algorithm, "asked for by name")
     if operator is not None and x is not None:
-        C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-        sizes = {"pixels": geometry.N * math.prod(geometry.output_size), "C_in": C_in, "C_out": C_out}
-        if choice := _look_up(operator, x, geometry, sizes):
+        C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
+        sizes = {"pixels": problem.N * math.prod(problem.output_size), "C_in": C_in, "C_out": C_out}
+        if choice := _look_up(operator, x, problem, sizes):
             return _because("algorithm", choice["algorithm"], 'by "auto": the fastest that autotune measured')
-    return built_in_algorithm(geometry)
+    return built_in_algorithm(problem)
 
 
-def pick(operator: str, x: torch.Tensor, geometry: ConvGeometry | PoolGeometry | None = None, **sizes: int) -> Tile:
+def pick(operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | None = None, **sizes: int) -> Tile:
     """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`.
 
-    `geometry` tells tuned choices apart; the built-in ones do not depend on it.
+    `problem` tells tuned choices apart; the built-in ones do not depend on it.
     """
-    if choice := _look_up(operator, x, geometry, sizes):
+    if choice := _look_up(operator, x, problem, sizes):
         return _because("tile", choice, "the fastest that autotune measured")
     return built_in(operator, x, **sizes)
 
@@ -168,11 +168,11 @@ def built_in(operator: str, x: torch.Tensor, **sizes: int) -> Tile:
     return _because("tile", _GPU[operator](x, **sizes), reason)
 
 
-def built_in_algorithm(geometry: ConvGeometry) -> str:
+def built_in_algorithm(problem: ConvProblem) -> str:
     """Direct where groups leave a matrix product too few channels, else implicit GEMM."""
-    if geometry.groups == 1:
+    if problem.groups == 1:
         return _because("algorithm", "implicit_gemm", 'by "auto": one group gives a matrix product all the channels')
-    least = min(geometry.C_in, geometry.C_out) // geometry.groups
+    least = min(problem.C_in, problem.C_out) // problem.groups
     if least < DIRECT_BELOW:
         reason = f'by "auto": fewer than {DIRECT_BELOW} channels a group ({least}) are too few for a matrix product'
         return _because("algorithm", "direct", reason)
@@ -240,7 +240,7 @@ def listening() -> Iterator[dict[Key, Asked]]:
 
 
 def _look_up(
-    operator: str, x: torch.Tensor, geometry: ConvGeometry | PoolGeometry | None, sizes: Mapping[str, int]
+    operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | None, sizes: Mapping[str, int]
 ) -> Tile | None:
     """The tuned choice, or None; `target` asks for tiles of a machine that is not there, on which nothing is tuned."""
     if _architecture is not None or (_asked is None and not tuned):
@@ -249,16 +249,14 @@ def _look_up(
         name: next_power_of_2(max(size, 1)) if name in ("pixels", "elements") else int(size)
         for name, size in sizes.items()
     }
-    window: tuple = ()
-    if isinstance(geometry, ConvGeometry):
-        window = (geometry.filter_size, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    elif geometry is not None:
-        window = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    window = () if problem is None else dataclasses.astuple(problem.window)
+    if isinstance(problem, ConvProblem):
+        window += (problem.groups,)
     channels_last = x.dim() == 4 and x.stride(1) == 1
     precision = dot_precision(x)
     key = Key(machine(x.device), operator, x.dtype, channels_last, precision, window, tuple(bucket.items()))
     if _asked is not None:
-        _asked[key] = Asked(x, geometry, bucket)
+        _asked[key] = Asked(x, problem, bucket)
     return tuned.get(key)
 
 

@@ -1,31 +1,31 @@
-"""Launch arguments that every algorithm shares: sizes and constants of a geometry, by the kernels' names."""
+"""Launch arguments that every algorithm shares: sizes and constants of a problem, by the kernels' names."""
 
 from typing import Any
 
 import torch
 import triton.language as tl
 
-from tritonconv.geometry import ConvGeometry, PoolGeometry, needs_int64
 from tritonconv.kernels import grid
+from tritonconv.problems import ConvProblem, PoolProblem, needs_int64
 
 
-def convolution(geometry: ConvGeometry) -> dict[str, Any]:
+def convolution(problem: ConvProblem) -> dict[str, Any]:
     """Sizes, and what a kernel is compiled for: channels of one group, groups, the filter and how it steps."""
     return {
-        "N": geometry.N,
-        "in_size": grid.three(geometry.input_size),
-        "out_size": grid.three(geometry.output_size),
-        "CHANNELS": (geometry.C_in // geometry.groups, geometry.C_out // geometry.groups),
-        "GROUPS": geometry.groups,
-        "FILTER": grid.window(geometry),
+        "N": problem.N,
+        "in_size": grid.three(problem.input_size),
+        "out_size": grid.three(problem.output_size),
+        "CHANNELS": (problem.C_in // problem.groups, problem.C_out // problem.groups),
+        "GROUPS": problem.groups,
+        "FILTER": grid.window(problem),
     }
 
 
-def epilogue(geometry: ConvGeometry, relu: bool, pool: PoolGeometry | None) -> dict[str, Any]:
+def epilogue(problem: ConvProblem, relu: bool, pool: PoolProblem | None) -> dict[str, Any]:
     """What follows a forward kernel's sum. When pooling, the output is smaller than the convolution."""
     return {
-        "conv_size": grid.three(geometry.output_size),
-        "out_size": grid.three(geometry.output_size if pool is None else pool.output_size),
+        "conv_size": grid.three(problem.output_size),
+        "out_size": grid.three(problem.output_size if pool is None else pool.output_size),
         "POOL": None if pool is None else grid.window(pool),
         "NO_PLACE": None if pool is None else pool.no_place,
         "RELU": relu,

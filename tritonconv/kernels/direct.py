@@ -13,12 +13,12 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
 from tritonconv.kernels.epilogue import keep_best, relu_tile
 from tritonconv.kernels.split_k import partial_sums, sum_splits
+from tritonconv.problems import ConvProblem, PoolProblem
 
 
 @jit
@@ -238,17 +238,17 @@ def direct_forward(
     b: torch.Tensor | None,
     y: torch.Tensor,
     code: torch.Tensor | None,
-    geometry: ConvGeometry,
+    problem: ConvProblem,
     relu: bool = False,
-    pool: PoolGeometry | None = None,
+    pool: PoolProblem | None = None,
 ) -> None:
     """Fill y, or the pooled y and the place code of each of its elements."""
     if y.numel() == 0:
         return
-    pixels = geometry.N * math.prod(y.shape[2:])
-    tile = tuning.pick("direct_forward", y, geometry, pixels=pixels, channels=geometry.C_out)
+    pixels = problem.N * math.prod(y.shape[2:])
+    tile = tuning.pick("direct_forward", y, problem, pixels=pixels, channels=problem.C_out)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_out, tile["BLOCK_N"])
+    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_out, tile["BLOCK_N"])
     direct_forward_kernel[(programs,)](
         x_ptr=x,
         w_ptr=w,
@@ -256,7 +256,7 @@ def direct_forward(
         y_ptr=y,
         code_ptr=code,
         b_stride=0 if b is None else b.stride(0),
-        **{**convolution(geometry), **epilogue(geometry, relu, pool)},
+        **{**convolution(problem), **epilogue(problem, relu, pool)},
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
@@ -265,19 +265,19 @@ def direct_forward(
     )
 
 
-def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
     """Fill dx."""
     if dx.numel() == 0:
         return
-    pixels = geometry.N * math.prod(geometry.input_size)
-    tile = tuning.pick("direct_dgrad", dx, geometry, pixels=pixels, channels=geometry.C_in)
+    pixels = problem.N * math.prod(problem.input_size)
+    tile = tuning.pick("direct_dgrad", dx, problem, pixels=pixels, channels=problem.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"])
+    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"])
     direct_dgrad_kernel[(programs,)](
         dy_ptr=dy,
         w_ptr=w,
         dx_ptr=dx,
-        **convolution(geometry),
+        **convolution(problem),
         dy_stride=grid.strides(dy),
         w_stride=grid.strides(w),
         dx_stride=grid.strides(dx),
@@ -287,13 +287,13 @@ def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: 
 
 
 def direct_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("direct_wgrad", dy, geometry, pixels=pixels, channels=geometry.C_out)
-    channel_blocks = triton.cdiv(geometry.C_out, tile["BLOCK_N"])
-    filters = geometry.taps * geometry.C_in // geometry.groups
+    pixels = problem.N * math.prod(problem.output_size)
+    tile = tuning.pick("direct_wgrad", dy, problem, pixels=pixels, channels=problem.C_out)
+    channel_blocks = triton.cdiv(problem.C_out, tile["BLOCK_N"])
+    filters = problem.taps * problem.C_in // problem.groups
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
     partial = partial_sums(splits, dw)
     partial_b = None if db is None else partial_sums(splits, db)
@@ -303,7 +303,7 @@ def direct_wgrad(
         x_ptr=x,
         dw_ptr=partial,
         db_ptr=partial_b,
-        **convolution(geometry),
+        **convolution(problem),
         dy_stride=grid.strides(dy),
         x_stride=grid.strides(x),
         dw_stride_split=partial.stride(0),

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
+from tritonconv.problems import ConvProblem, PoolProblem
 
 # Entries of a window, each a tuple over the axes: what it is made of, …
 SIZE = tl.constexpr(0)
@@ -44,14 +44,11 @@ def strides(t: torch.Tensor) -> tuple[int, ...]:
     return (*t.stride()[:2], *three(t.stride()[2:], 0))
 
 
-def window(geometry: ConvGeometry | PoolGeometry) -> Window:
-    if isinstance(geometry, PoolGeometry):
-        size, padding = geometry.kernel, geometry.padding
-    else:
-        size, padding = geometry.filter_size, tuple(before for before, _ in geometry.padding)
-    axes = (three(size), three(geometry.stride), three(padding, 0), three(geometry.dilation))
+def window(problem: ConvProblem | PoolProblem) -> Window:
+    w = problem.window
+    axes = (three(w.size), three(w.stride), three([before for before, _ in w.padding], 0), three(w.dilation))
     leaves, idle, covering = [], [], []
-    both = zip(three(geometry.input_size), three(geometry.output_size), strict=True)
+    both = zip(three(problem.input_size), three(problem.output_size), strict=True)
     for (length, positions), taps, step, before, spread in zip(both, *axes, strict=True):
         last = (positions - 1) * step - before + (taps - 1) * spread
         leaves.append(before > 0 or last >= length)
@@ -69,18 +66,18 @@ INVERSE = tl.constexpr(2)
 TOTAL = tl.constexpr(3)
 
 
-def phases(geometry: ConvGeometry) -> tuple[Any, ...]:
+def phases(problem: ConvProblem) -> tuple[Any, ...]:
     """Positions that are the same modulo the stride share a phase; a phase without a position does not exist."""
-    counts = three(tuple(map(min, geometry.stride, geometry.input_size)))
-    axes = list(zip(three(geometry.stride), three(geometry.dilation), strict=True))
+    counts = three(tuple(map(min, problem.window.stride, problem.input_size)))
+    axes = list(zip(three(problem.window.stride), three(problem.window.dilation), strict=True))
     gcds = tuple(math.gcd(stride, dilation) for stride, dilation in axes)
     inverses = tuple(pow(d // g, -1, s // g) for (s, d), g in zip(axes, gcds, strict=True))
     return counts, gcds, inverses, math.prod(counts)
 
 
-def phase_size(geometry: ConvGeometry) -> tuple[int, ...]:
+def phase_size(problem: ConvProblem) -> tuple[int, ...]:
     """Positions of the largest phase."""
-    return three([-(-size // stride) for size, stride in zip(geometry.input_size, geometry.stride, strict=True)])
+    return three([-(-size // stride) for size, stride in zip(problem.input_size, problem.window.stride, strict=True)])
 
 
 # --- device: programs and positions ---

@@ -16,11 +16,11 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import ConvGeometry, PoolGeometry, memory_format
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
+from tritonconv.problems import ConvProblem, PoolProblem, memory_format
 
 
 @jit
@@ -87,21 +87,21 @@ def fold_kernel(
     tl.store(x_ptrs, acc.to(x_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
 
 
-def _patch(geometry: ConvGeometry) -> dict[str, Any]:
+def _patch(problem: ConvProblem) -> dict[str, Any]:
     return {
-        "N": geometry.N,
-        "in_size": grid.three(geometry.input_size),
-        "out_size": grid.three(geometry.output_size),
-        "PATCH": grid.window(geometry),
+        "N": problem.N,
+        "in_size": grid.three(problem.input_size),
+        "out_size": grid.three(problem.output_size),
+        "PATCH": grid.window(problem),
     }
 
 
-def unfold(x: torch.Tensor, columns: torch.Tensor, geometry: ConvGeometry) -> None:
+def unfold(x: torch.Tensor, columns: torch.Tensor, problem: ConvProblem) -> None:
     """Fill the columns, (N, C · R · S, P, Q), with the patches of x."""
     if columns.numel() == 0:
         return
-    pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("unfold", columns, geometry, pixels=pixels, channels=columns.shape[1])
+    pixels = problem.N * math.prod(problem.output_size)
+    tile = tuning.pick("unfold", columns, problem, pixels=pixels, channels=columns.shape[1])
     # one program: BLOCK_M pixels × BLOCK_N of (c, tap)
     unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
         x_ptr=x,
@@ -109,26 +109,26 @@ def unfold(x: torch.Tensor, columns: torch.Tensor, geometry: ConvGeometry) -> No
         columns_ptr=columns,
         columns_stride=grid.strides(columns),
         J=columns.shape[1],
-        **_patch(geometry),
+        **_patch(problem),
         OFFSET=numerics(x, x, columns)["OFFSET"],
         **tile,
     )
 
 
-def fold(columns: torch.Tensor, x: torch.Tensor, geometry: ConvGeometry) -> None:
+def fold(columns: torch.Tensor, x: torch.Tensor, problem: ConvProblem) -> None:
     """Fill x, (N, C, H, W): each pixel the sum of its copies in the columns, (N, C · R · S, P, Q)."""
     if x.numel() == 0:
         return
-    pixels = geometry.N * math.prod(geometry.input_size)
-    tile = tuning.pick("fold", x, geometry, pixels=pixels, channels=geometry.C_in)
+    pixels = problem.N * math.prod(problem.input_size)
+    tile = tuning.pick("fold", x, problem, pixels=pixels, channels=problem.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
-    fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(geometry.C_in, tile["BLOCK_N"]),)](
+    fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"]),)](
         columns_ptr=columns,
         columns_stride=grid.strides(columns),
         x_ptr=x,
         x_stride=grid.strides(x),
-        C=geometry.C_in,
-        **_patch(geometry),
+        C=problem.C_in,
+        **_patch(problem),
         **numerics(columns, columns, x),
         **tile,
     )
@@ -138,9 +138,9 @@ def _filter_matrix(w: torch.Tensor) -> torch.Tensor:
     return w.reshape(w.shape[0], math.prod(w.shape[1:]), 1, 1)
 
 
-def _columns(like: torch.Tensor, geometry: ConvGeometry, dtype: torch.dtype, layout: torch.Tensor) -> torch.Tensor:
+def _columns(like: torch.Tensor, problem: ConvProblem, dtype: torch.dtype, layout: torch.Tensor) -> torch.Tensor:
     """Uninitialised columns, in the memory format of `layout`."""
-    return torch.empty(geometry.columns_shape, dtype=dtype, device=like.device, memory_format=memory_format(layout))
+    return torch.empty(problem.columns_shape, dtype=dtype, device=like.device, memory_format=memory_format(layout))
 
 
 def im2col_forward(
@@ -149,30 +149,30 @@ def im2col_forward(
     b: torch.Tensor | None,
     y: torch.Tensor,
     code: torch.Tensor | None,
-    geometry: ConvGeometry,
+    problem: ConvProblem,
     relu: bool = False,
-    pool: PoolGeometry | None = None,
+    pool: PoolProblem | None = None,
 ) -> None:
     """Fill y, or the pooled y and the place code of each of its elements."""
-    columns = _columns(x, geometry, x.dtype, y)
-    unfold(x, columns, geometry)
-    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, geometry.on_columns(), relu, pool)
+    columns = _columns(x, problem, x.dtype, y)
+    unfold(x, columns, problem)
+    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, problem.on_columns(), relu, pool)
 
 
-def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
     """Fill dx; the columns' gradient is kept in the accumulator's dtype until it is folded."""
-    columns = _columns(dy, geometry, torch.float64 if dy.dtype == torch.float64 else torch.float32, dx)
-    implicit_gemm_dgrad(dy, _filter_matrix(w), columns, geometry.on_columns())
-    fold(columns, dx, geometry)
+    columns = _columns(dy, problem, torch.float64 if dy.dtype == torch.float64 else torch.float32, dx)
+    implicit_gemm_dgrad(dy, _filter_matrix(w), columns, problem.on_columns())
+    fold(columns, dx, problem)
 
 
 def im2col_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    columns = _columns(x, geometry, x.dtype, dw)
-    unfold(x, columns, geometry)
+    columns = _columns(x, problem, x.dtype, dw)
+    unfold(x, columns, problem)
     matrix = dw if dw.is_contiguous() else torch.empty(dw.shape, dtype=dw.dtype, device=dw.device)
-    implicit_gemm_wgrad(dy, columns, _filter_matrix(matrix), db, geometry.on_columns())
+    implicit_gemm_wgrad(dy, columns, _filter_matrix(matrix), db, problem.on_columns())
     if matrix is not dw:
         dw.copy_(matrix)

@@ -20,12 +20,12 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import ConvGeometry, PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
 from tritonconv.kernels.epilogue import keep_best, relu_tile
 from tritonconv.kernels.split_k import partial_sums, sum_splits
+from tritonconv.problems import ConvProblem, PoolProblem
 
 
 @jit
@@ -261,23 +261,23 @@ def implicit_gemm_forward(
     b: torch.Tensor | None,
     y: torch.Tensor,
     code: torch.Tensor | None,
-    geometry: ConvGeometry,
+    problem: ConvProblem,
     relu: bool = False,
-    pool: PoolGeometry | None = None,
+    pool: PoolProblem | None = None,
 ) -> None:
     """Fill y, or the pooled y and the place code of each of its elements."""
     if y.numel() == 0:
         return
-    C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    pixels = geometry.N * math.prod(y.shape[2:])
-    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": geometry.taps, "pooled": pool is not None}
-    tile = tuning.pick("implicit_gemm_forward", x, geometry, **sizes)
+    C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
+    pixels = problem.N * math.prod(y.shape[2:])
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "pooled": pool is not None}
+    tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
-        steps = triton.cdiv(geometry.taps * C_in, tile["BLOCK_K"])
+        steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])
     else:
-        steps = geometry.taps * triton.cdiv(C_in, tile["BLOCK_K"])
+        steps = problem.taps * triton.cdiv(C_in, tile["BLOCK_K"])
     # one program: BLOCK_M pixels × BLOCK_N channels of one group
-    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * geometry.groups * triton.cdiv(C_out, tile["BLOCK_N"])
+    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * problem.groups * triton.cdiv(C_out, tile["BLOCK_N"])
     implicit_gemm_forward_kernel[(programs,)](
         x_ptr=x,
         w_ptr=w,
@@ -285,7 +285,7 @@ def implicit_gemm_forward(
         y_ptr=y,
         code_ptr=code,
         b_stride=0 if b is None else b.stride(0),
-        **{**convolution(geometry), **epilogue(geometry, relu, pool)},
+        **{**convolution(problem), **epilogue(problem, relu, pool)},
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
@@ -296,21 +296,21 @@ def implicit_gemm_forward(
     )
 
 
-def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geometry: ConvGeometry) -> None:
+def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
     """Fill dx, whose dtype may be another than dy's."""
     if dx.numel() == 0:
         return
-    C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    phases, size = grid.phases(geometry), grid.phase_size(geometry)
-    pixels = geometry.N * math.prod(size)
-    tile = tuning.pick("implicit_gemm_dgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
+    C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
+    phases, size = grid.phases(problem), grid.phase_size(problem)
+    pixels = problem.N * math.prod(size)
+    tile = tuning.pick("implicit_gemm_dgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
-    implicit_gemm_dgrad_kernel[(blocks * phases[3] * geometry.groups,)](
+    implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](
         dy_ptr=dy,
         w_ptr=w,
         dx_ptr=dx,
-        **convolution(geometry),
+        **convolution(problem),
         dy_stride=grid.strides(dy),
         w_stride=grid.strides(w),
         dx_stride=grid.strides(dx),
@@ -323,27 +323,27 @@ def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, geo
 
 
 def implicit_gemm_wgrad(
-    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, geometry: ConvGeometry
+    dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    C_in, C_out = geometry.C_in // geometry.groups, geometry.C_out // geometry.groups
-    pixels = geometry.N * math.prod(geometry.output_size)
-    tile = tuning.pick("implicit_gemm_wgrad", dy, geometry, pixels=pixels, C_in=C_in, C_out=C_out, taps=geometry.taps)
+    C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
+    pixels = problem.N * math.prod(problem.output_size)
+    tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     if tile["FLATTEN_TAPS"]:
-        blocks_n = triton.cdiv(geometry.taps * C_in, tile["BLOCK_N"])
+        blocks_n = triton.cdiv(problem.taps * C_in, tile["BLOCK_N"])
     else:
-        blocks_n = geometry.taps * triton.cdiv(C_in, tile["BLOCK_N"])
+        blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
-    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * geometry.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
+    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
     partial = partial_sums(splits, dw)
     partial_b = None if db is None else partial_sums(splits, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
-    implicit_gemm_wgrad_kernel[(splits * blocks_m * geometry.groups * (blocks_n + (db is not None)),)](
+    implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
         dy_ptr=dy,
         x_ptr=x,
         dw_ptr=partial,
         db_ptr=partial_b,
-        **convolution(geometry),
+        **convolution(problem),
         dy_stride=grid.strides(dy),
         x_stride=grid.strides(x),
         dw_stride_split=partial.stride(0),

@@ -16,11 +16,11 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import PoolGeometry
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
 from tritonconv.kernels.epilogue import is_better
+from tritonconv.problems import PoolProblem
 
 
 @jit
@@ -151,7 +151,7 @@ def max_pool_gather_kernel(
     tl.store(y_ptrs_m[:, None] + (c * y_stride[1])[None, :], value, mask=valid)
 
 
-def _sizes(t: torch.Tensor, pool: PoolGeometry) -> dict[str, Any]:
+def _sizes(t: torch.Tensor, pool: PoolProblem) -> dict[str, Any]:
     return {
         "N": t.shape[0],
         "C": t.shape[1],
@@ -162,7 +162,7 @@ def _sizes(t: torch.Tensor, pool: PoolGeometry) -> dict[str, Any]:
     }
 
 
-def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[int, tuning.Tile]:
+def _grid(operator: str, t: torch.Tensor, pool: PoolProblem) -> tuple[int, tuning.Tile]:
     """Programs, and the tile of one: BLOCK_M pixels × BLOCK_N channels of `t`."""
     pixels = t.shape[0] * math.prod(t.shape[2:])
     tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
@@ -170,7 +170,7 @@ def _grid(operator: str, t: torch.Tensor, pool: PoolGeometry) -> tuple[int, tuni
 
 
 def max_pool_forward(
-    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor, index: torch.Tensor | None, pool: PoolGeometry
+    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor, index: torch.Tensor | None, pool: PoolProblem
 ) -> None:
     """Fill y, the place codes, and int64 indices into the plane where they are given; all of the same strides."""
     if y.numel() > 0:
@@ -188,7 +188,7 @@ def max_pool_forward(
         )
 
 
-def max_pool_backward(dy: torch.Tensor, code: torch.Tensor, dx: torch.Tensor, pool: PoolGeometry) -> None:
+def max_pool_backward(dy: torch.Tensor, code: torch.Tensor, dx: torch.Tensor, pool: PoolProblem) -> None:
     """Fill dx: each window's dy at the place its code names, summed where windows overlap."""
     if dx.numel() > 0:
         programs, tile = _grid("max_pool_backward", dx, pool)
@@ -205,7 +205,7 @@ def max_pool_backward(dy: torch.Tensor, code: torch.Tensor, dx: torch.Tensor, po
         )
 
 
-def max_pool_gather(x: torch.Tensor, code: torch.Tensor, y: torch.Tensor, pool: PoolGeometry) -> None:
+def max_pool_gather(x: torch.Tensor, code: torch.Tensor, y: torch.Tensor, pool: PoolProblem) -> None:
     """Fill y, (N, C, P, Q), with x at the place each window's code names."""
     if y.numel() > 0:
         programs, tile = _grid("max_pool_gather", y, pool)

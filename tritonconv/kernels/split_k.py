@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 
 from tritonconv import tuning
-from tritonconv.geometry import needs_int64
 from tritonconv.jit import jit
+from tritonconv.problems import needs_int64
 
 
 @jit

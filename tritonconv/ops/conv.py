@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 import torch
 
 from tritonconv import tuning
-from tritonconv.geometry import (
-    ConvGeometry,
-    PoolGeometry,
-    conv_geometry,
-    pool_geometry,
+from tritonconv.kernels import direct, im2col, implicit_gemm
+from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+from tritonconv.problems import (
+    ConvProblem,
+    PoolProblem,
+    conv_problem,
+    pool_problem,
     require_algorithm,
     require_shape,
     require_tensors,
 )
-from tritonconv.kernels import direct, im2col, implicit_gemm
-from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 
 
 class Algorithm(NamedTuple):
@@ -56,14 +56,14 @@ class _Convolution(Operator):
     def window(self) -> tuple[Any, Any, Any, Any]:
         return self.stride, self.padding, self.dilation, self.groups
 
-    def chosen(self, geometry: ConvGeometry, x: torch.Tensor) -> Algorithm:
+    def chosen(self, problem: ConvProblem, x: torch.Tensor) -> Algorithm:
         operator = self.schema[: self.schema.index("(")]
-        return ALGORITHMS[tuning.pick_algorithm(geometry, self.algorithm, operator, x)]
+        return ALGORITHMS[tuning.pick_algorithm(problem, self.algorithm, operator, x)]
 
-    def forward_problem(self) -> ConvGeometry:
+    def forward_problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
         require_tensors("conv2d", input=self.x, weight=self.w, bias=self.b)
-        return conv_geometry(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
+        return conv_problem(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
 
     def gradients(self, dy: torch.Tensor) -> Grads:
         """dx, dw, db of y = conv(x, w) + b, each only if asked for."""
@@ -85,13 +85,13 @@ class Conv(_Convolution):
 
     schema = f"conv2d(Tensor x, Tensor w, Tensor? b, {WINDOW}, bool relu, str algorithm) -> Tensor y"
 
-    def problem(self) -> ConvGeometry:
+    def problem(self) -> ConvProblem:
         return self.forward_problem()
 
-    def outputs(self, problem: ConvGeometry) -> Tensors:
+    def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.empty(self.x, problem.output_shape),)
 
-    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         self.chosen(problem, self.x).forward(self.x, self.w, self.b, *outputs, None, problem, relu=self.relu)
 
     def saved(self) -> tuple[str, ...]:
@@ -112,17 +112,17 @@ class ConvDgrad(_Convolution):
     )
     autocast = False
 
-    def problem(self) -> ConvGeometry:
+    def problem(self) -> ConvProblem:
         require_tensors("conv2d_dgrad", dy=self.dy, w=self.w)
         shape = (self.dy.shape[0], self.w.shape[1] * self.groups, *self.input_size)
-        geometry = conv_geometry(shape, self.w.shape, None, *self.window)
-        require_shape("dy", self.dy, geometry.output_shape)
-        return geometry
+        problem = conv_problem(shape, self.w.shape, None, *self.window)
+        require_shape("dy", self.dy, problem.output_shape)
+        return problem
 
-    def outputs(self, problem: ConvGeometry) -> Tensors:
+    def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.empty(self.dy, problem.input_shape),)
 
-    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         self.chosen(problem, self.dy).dgrad(self.dy, self.w, *outputs, problem)
 
     def saved(self) -> tuple[str, ...]:
@@ -149,18 +149,18 @@ class ConvWgrad(_Convolution):
     )
     autocast = False
 
-    def problem(self) -> ConvGeometry:
+    def problem(self) -> ConvProblem:
         require_tensors("conv2d_wgrad", dy=self.dy, x=self.x)
         w_shape = (self.dy.shape[1], self.x.shape[1] // self.groups, *self.filter_size)
-        geometry = conv_geometry(self.x.shape, w_shape, None, *self.window)
-        require_shape("dy", self.dy, geometry.output_shape)
-        return geometry
+        problem = conv_problem(self.x.shape, w_shape, None, *self.window)
+        require_shape("dy", self.dy, problem.output_shape)
+        return problem
 
-    def outputs(self, problem: ConvGeometry) -> Tensors:
+    def outputs(self, problem: ConvProblem) -> Tensors:
         dw = self.empty(self.dy, problem.filter_shape)
         return dw, self.dy.new_empty(problem.C_out if self.bias else 0)
 
-    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         dw, db = outputs
         self.chosen(problem, self.dy).wgrad(self.dy, self.x, dw, db if self.bias else None, problem)
 
@@ -191,23 +191,23 @@ class ConvReLUMaxPool(_Convolution):
     def pool(self) -> tuple[Any, Any, Any, Any]:
         return self.pool_kernel, self.pool_stride, self.pool_padding, self.pool_dilation
 
-    def problem(self) -> tuple[ConvGeometry, PoolGeometry]:
-        geometry = self.forward_problem()
-        return geometry, pool_geometry(geometry.output_shape, *self.pool, self.ceil_mode)
+    def problem(self) -> tuple[ConvProblem, PoolProblem]:
+        problem = self.forward_problem()
+        return problem, pool_problem(problem.output_shape, *self.pool, self.ceil_mode)
 
-    def outputs(self, problem: tuple[ConvGeometry, PoolGeometry]) -> Tensors:
-        geometry, pool = problem
-        shape = (*geometry.output_shape[:2], *pool.output_size)
+    def outputs(self, problem: tuple[ConvProblem, PoolProblem]) -> Tensors:
+        conv, pool = problem
+        shape = (*conv.output_shape[:2], *pool.output_size)
         return self.empty(self.x, shape), self.empty(self.x, shape, pool.code_dtype)
 
-    def run(self, problem: tuple[ConvGeometry, PoolGeometry], *outputs: torch.Tensor) -> None:
-        geometry, pool = problem
-        self.chosen(geometry, self.x).forward(self.x, self.w, self.b, *outputs, geometry, relu=True, pool=pool)
+    def run(self, problem: tuple[ConvProblem, PoolProblem], *outputs: torch.Tensor) -> None:
+        conv, pool = problem
+        self.chosen(conv, self.x).forward(self.x, self.w, self.b, *outputs, conv, relu=True, pool=pool)
 
     def saved(self) -> tuple[str, ...]:
         return "x", "w", "code"
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        size = conv_geometry(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
+        size = conv_problem(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
         dy = operators.max_pool2d_backward(gradients[0], self.code, size, *self.pool, self.channels_last)
         return self.gradients(dy)

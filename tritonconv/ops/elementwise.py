@@ -2,9 +2,9 @@
 
 import torch
 
-from tritonconv.geometry import require_shape, require_tensors
 from tritonconv.kernels import relu as kernels
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+from tritonconv.problems import require_shape, require_tensors
 
 
 @register

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from tritonconv.geometry import memory_format
+from tritonconv.problems import memory_format
 
 Tensors = tuple[torch.Tensor, ...]
 Grads = tuple[torch.Tensor | None, ...]

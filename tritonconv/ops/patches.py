@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from tritonconv.geometry import ConvGeometry, fold_geometry, require_tensors, unfold_geometry
 from tritonconv.kernels import im2col
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+from tritonconv.problems import ConvProblem, fold_problem, require_tensors, unfold_problem
 
 PATCH = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 
@@ -25,14 +25,14 @@ class Unfold(_Patches):
 
     schema = f"unfold(Tensor x, {PATCH}) -> Tensor columns"
 
-    def problem(self) -> ConvGeometry:
+    def problem(self) -> ConvProblem:
         require_tensors("unfold", input=self.x)
-        return unfold_geometry(self.x.shape, *self.patch)
+        return unfold_problem(self.x.shape, *self.patch)
 
-    def outputs(self, problem: ConvGeometry) -> Tensors:
+    def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.x.new_empty(problem.output_shape),)
 
-    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         im2col.unfold(self.x, outputs[0], problem)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
@@ -45,14 +45,14 @@ class Fold(_Patches):
 
     schema = f"fold(Tensor columns, SymInt[] output_size, {PATCH}) -> Tensor y"
 
-    def problem(self) -> ConvGeometry:
+    def problem(self) -> ConvProblem:
         require_tensors("fold", input=self.columns)
-        return fold_geometry(self.columns.shape, self.output_size, *self.patch)
+        return fold_problem(self.columns.shape, self.output_size, *self.patch)
 
-    def outputs(self, problem: ConvGeometry) -> Tensors:
+    def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.columns.new_empty(problem.input_shape),)
 
-    def run(self, problem: ConvGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         im2col.fold(self.columns, outputs[0], problem)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from tritonconv.geometry import PoolGeometry, pool_geometry, require_shape, require_tensors, window_geometry
 from tritonconv.kernels import pooling
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+from tritonconv.problems import PoolProblem, covered_problem, pool_problem, require_shape, require_tensors
 
 WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 
@@ -28,18 +28,18 @@ class MaxPool(_Pool):
         "-> (Tensor y, Tensor code, Tensor indices)"
     )
 
-    def problem(self) -> PoolGeometry:
+    def problem(self) -> PoolProblem:
         require_tensors("max_pool2d", input=self.x)
-        return pool_geometry(self.x.shape, *self.window, self.ceil_mode)
+        return pool_problem(self.x.shape, *self.window, self.ceil_mode)
 
-    def outputs(self, problem: PoolGeometry) -> Tensors:
+    def outputs(self, problem: PoolProblem) -> Tensors:
         shape = (*self.x.shape[:2], *problem.output_size)
         indices = (
             self.empty(self.x, shape, torch.int64) if self.return_indices else self.x.new_empty(0, dtype=torch.int64)
         )
         return self.empty(self.x, shape), self.empty(self.x, shape, problem.code_dtype), indices
 
-    def run(self, problem: PoolGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         y, code, indices = outputs
         pooling.max_pool_forward(self.x, y, code, indices if self.return_indices else None, problem)
 
@@ -59,15 +59,15 @@ class MaxPoolBackward(_Pool):
         f"max_pool2d_backward(Tensor dy, Tensor code, SymInt[] input_size, {WINDOW}, bool channels_last) -> Tensor dx"
     )
 
-    def problem(self) -> PoolGeometry:
+    def problem(self) -> PoolProblem:
         require_tensors("max_pool2d_backward", dy=self.dy)
         require_shape("dy", self.dy, self.code.shape)
-        return window_geometry(self.input_size, self.code.shape[2:], *self.window)
+        return covered_problem(self.input_size, self.code.shape[2:], *self.window)
 
-    def outputs(self, problem: PoolGeometry) -> Tensors:
+    def outputs(self, problem: PoolProblem) -> Tensors:
         return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
 
-    def run(self, problem: PoolGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.max_pool_backward(self.dy, self.code, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
@@ -83,14 +83,14 @@ class MaxPoolGather(_Pool):
 
     schema = f"max_pool2d_gather(Tensor x, Tensor code, {WINDOW}, bool channels_last) -> Tensor y"
 
-    def problem(self) -> PoolGeometry:
+    def problem(self) -> PoolProblem:
         require_tensors("max_pool2d_gather", x=self.x)
-        return window_geometry(self.x.shape[2:], self.code.shape[2:], *self.window)
+        return covered_problem(self.x.shape[2:], self.code.shape[2:], *self.window)
 
-    def outputs(self, problem: PoolGeometry) -> Tensors:
+    def outputs(self, problem: PoolProblem) -> Tensors:
         return (self.empty(self.x, self.code.shape),)
 
-    def run(self, problem: PoolGeometry, *outputs: torch.Tensor) -> None:
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.max_pool_gather(self.x, self.code, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:

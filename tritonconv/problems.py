@@ -25,23 +25,48 @@ MAX_OFFSET_32 = 2**31 - 2**20 - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvGeometry:
-    """A convolution's sizes. Stride, padding (before, after) and dilation are in elements, one entry an axis."""
+class Window:
+    """What slides over an image: a filter, a pooling window, a patch. In elements, one entry an axis."""
+
+    size: Sizes
+    stride: Sizes
+    padding: tuple[tuple[int, int], ...]  # before and after
+    dilation: Sizes
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.size)
+
+    @property
+    def extent(self) -> Sizes:
+        """From its first element to its last."""
+        return tuple(d * (r - 1) + 1 for d, r in zip(self.dilation, self.size, strict=True))
+
+    def effective(self, output_size: Sizes) -> "Window":
+        """The same, with 1 for a stride that takes no step and a dilation that spreads nothing.
+
+        What such a one is changes no result, but kernels count on it: 2³¹ + 5 would leave their 32 bits.
+        """
+        stride = tuple(s if p > 1 else 1 for s, p in zip(self.stride, output_size, strict=True))
+        dilation = tuple(d if r > 1 else 1 for d, r in zip(self.dilation, self.size, strict=True))
+        return dataclasses.replace(self, stride=stride, dilation=dilation)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvProblem:
+    """A convolution's sizes."""
 
     N: int
     C_in: int
     C_out: int
     groups: int
     input_size: Sizes  # (H, W)
-    filter_size: Sizes  # (R, S)
     output_size: Sizes  # (P, Q)
-    stride: Sizes
-    padding: tuple[tuple[int, int], ...]
-    dilation: Sizes
+    window: Window
 
     @property
     def taps(self) -> int:
-        return math.prod(self.filter_size)
+        return self.window.taps
 
     @property
     def input_shape(self) -> Sizes:
@@ -49,7 +74,7 @@ class ConvGeometry:
 
     @property
     def filter_shape(self) -> Sizes:
-        return (self.C_out, self.C_in // self.groups, *self.filter_size)
+        return (self.C_out, self.C_in // self.groups, *self.window.size)
 
     @property
     def output_shape(self) -> Sizes:
@@ -57,58 +82,43 @@ class ConvGeometry:
 
     @property
     def columns_shape(self) -> Sizes:
-        """The unfolded input as a picture: (N, C_in · taps, P, Q)."""
+        """The unfolded input as an image: (N, C_in · taps, P, Q)."""
         return (self.N, self.C_in * self.taps, *self.output_size)
 
     @property
     def multiply_adds(self) -> int:
         """Products of the sum, the same in forward, dgrad and wgrad; taps in the padding are none."""
-        axes = zip(
-            self.input_size, self.filter_size, self.output_size, self.stride, self.padding, self.dilation, strict=True
-        )
+        w = self.window
+        axes = zip(self.input_size, self.output_size, w.size, w.stride, w.padding, w.dilation, strict=True)
         valid = [
             sum(0 <= p * step - before + r * spread < size for p in range(positions) for r in range(taps))
-            for size, taps, positions, step, (before, _), spread in axes
+            for size, positions, taps, step, (before, _), spread in axes
         ]
         return self.N * self.C_out * self.C_in // self.groups * math.prod(valid)
 
-    def on_columns(self) -> "ConvGeometry":
+    def on_columns(self) -> "ConvProblem":
         """The same convolution as the product of the filter matrix with the unfolded input: a pointwise one."""
-        rank = len(self.filter_size)
-        return dataclasses.replace(
-            self,
-            C_in=self.C_in * self.taps,
-            input_size=self.output_size,
-            filter_size=(1,) * rank,
-            stride=(1,) * rank,
-            padding=((0, 0),) * rank,
-            dilation=(1,) * rank,
-        )
+        ones = (1,) * len(self.input_size)
+        pointwise = Window(ones, ones, ((0, 0),) * len(ones), ones)
+        return dataclasses.replace(self, C_in=self.C_in * self.taps, input_size=self.output_size, window=pointwise)
 
 
 @dataclasses.dataclass(frozen=True)
-class PoolGeometry:
-    """A pooling window over a picture; a place is an element of the window, numbered row by row."""
+class PoolProblem:
+    """A pooling window over an image; a place is an element of the window, numbered row by row."""
 
-    kernel: Sizes
-    stride: Sizes
-    padding: Sizes
-    dilation: Sizes
     input_size: Sizes
     output_size: Sizes
-
-    @property
-    def places(self) -> int:
-        return math.prod(self.kernel)
+    window: Window
 
     @property
     def code_dtype(self) -> torch.dtype:
         """The dtype that can name every place, and one value more for "no gradient": see `no_place`."""
-        return torch.uint8 if self.places <= 255 else torch.int32
+        return torch.uint8 if self.window.taps <= 255 else torch.int32
 
     @property
     def no_place(self) -> int:
-        return 255 if self.places <= 255 else self.places
+        return 255 if self.window.taps <= 255 else self.window.taps
 
 
 def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
@@ -230,7 +240,7 @@ def require_shape(name: str, t: torch.Tensor, shape: Sequence[int]) -> None:
         raise RuntimeError(f"expected {name} of size {list(shape)}, but got {name} of size {list(t.shape)}")
 
 
-def conv_geometry(
+def conv_problem(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     b_shape: Sequence[int] | None,
@@ -238,8 +248,8 @@ def conv_geometry(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-) -> ConvGeometry:
-    """The geometry of a convolution of a batched input; `padding` is flat, before and after each axis.
+) -> ConvProblem:
+    """The problem of a convolution of a batched input; `padding` is flat, before and after each axis.
 
     Raises:
         RuntimeError: the sizes do not go together; the message names the argument, its value and what would be right.
@@ -281,34 +291,24 @@ def conv_geometry(
     if min(input_size) == 0:
         raise RuntimeError(f"Only zero batch inputs are supported, but got input shape: {list(x_shape)}")
     pads = tuple(zip(padding[::2], padding[1::2], strict=True))
+    window = Window(tuple(filter_size), tuple(stride), pads, tuple(dilation))
     padded = [size + before + after for size, (before, after) in zip(input_size, pads, strict=True)]
-    reach = [d * (r - 1) + 1 for d, r in zip(dilation, filter_size, strict=True)]
-    if any(p < r for p, r in zip(padded, reach, strict=True)):
+    if any(p < r for p, r in zip(padded, window.extent, strict=True)):
         raise RuntimeError(
-            f"Calculated padded input size per channel: ({_by(padded)}). Kernel size: ({_by(reach)}). "
+            f"Calculated padded input size per channel: ({_by(padded)}). Kernel size: ({_by(window.extent)}). "
             "Kernel size can't be greater than actual input size"
         )
-    output_size = tuple((p - r) // s + 1 for p, r, s in zip(padded, reach, stride, strict=True))
-    sizes = (tuple(input_size), tuple(filter_size), output_size)
-    return ConvGeometry(N, C_in, C_out, groups, *sizes, *_effective(stride, output_size, pads, dilation, filter_size))
+    output_size = tuple((p - r) // s + 1 for p, r, s in zip(padded, window.extent, stride, strict=True))
+    return ConvProblem(N, C_in, C_out, groups, tuple(input_size), output_size, window.effective(output_size))
 
 
-def _effective(stride: Ints, output_size: Ints, padding: Any, dilation: Ints, size: Ints) -> tuple[Sizes, Any, Sizes]:
-    """Stride, padding and dilation, with 1 for a stride that takes no step and a dilation that spreads nothing.
-
-    What such a one is changes no result, but kernels count on it: 2³¹ + 5 would leave their 32 bits.
-    """
-    steps = tuple(s if p > 1 else 1 for s, p in zip(stride, output_size, strict=True))
-    return steps, padding, tuple(d if r > 1 else 1 for d, r in zip(dilation, size, strict=True))
-
-
-def unfold_geometry(
+def unfold_problem(
     x_shape: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-) -> ConvGeometry:
+) -> ConvProblem:
     """Unfolding as a convolution whose C · R · S filters each pick one element of the patch.
 
     Raises:
@@ -318,18 +318,18 @@ def unfold_geometry(
     if min(x_shape[1:]) == 0:
         raise RuntimeError(f"Expected an input with no empty dimension but the batch, but got: {list(x_shape)}")
     w_shape = (x_shape[1] * math.prod(kernel), x_shape[1], *kernel)
-    return conv_geometry(x_shape, w_shape, None, stride, padding, dilation, 1)
+    return conv_problem(x_shape, w_shape, None, stride, padding, dilation, 1)
 
 
-def fold_geometry(
+def fold_problem(
     columns_shape: Sequence[int],
     output_size: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-) -> ConvGeometry:
-    """The geometry that unfolds to columns of (N, C · R · S, L) or (N, C · R · S, P, Q).
+) -> ConvProblem:
+    """The problem that unfolds to columns of (N, C · R · S, L) or (N, C · R · S, P, Q).
 
     Raises:
         RuntimeError: the sizes do not go together.
@@ -342,27 +342,27 @@ def fold_geometry(
             f"but got input.size(1)={J} and kernel_size={tuple(kernel)}"
         )
     x_shape = (N, J // math.prod(kernel), *output_size)
-    geometry = unfold_geometry(x_shape, kernel, stride, padding, dilation)
-    blocks = math.prod(geometry.output_size)
+    problem = unfold_problem(x_shape, kernel, stride, padding, dilation)
+    blocks = math.prod(problem.output_size)
     if math.prod(places) != blocks:
         raise RuntimeError(
             f"Given output_size={tuple(output_size)}, kernel_size={tuple(kernel)}, dilation={tuple(dilation)}, "
             f"padding={tuple(padding[::2])}, stride={tuple(stride)}, expected size of input's dimension 2 to match the "
-            f"calculated number of sliding blocks {' * '.join(map(str, geometry.output_size))} = {blocks}, "
+            f"calculated number of sliding blocks {' * '.join(map(str, problem.output_size))} = {blocks}, "
             f"but got input.size(2)={math.prod(places)}"
         )
-    return geometry
+    return problem
 
 
-def pool_geometry(
+def pool_problem(
     x_shape: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     ceil_mode: bool,
-) -> PoolGeometry:
-    """The geometry of max pooling over a batched input, by torch's rules.
+) -> PoolProblem:
+    """The problem of max pooling over a batched input, by torch's rules.
 
     Raises:
         RuntimeError: the sizes do not go together.
@@ -395,15 +395,15 @@ def pool_geometry(
             f"Given input size: ({_by(x_shape[1:])}). Calculated output size: ({_by([x_shape[1], *output])}). "
             "Output size is too small"
         )
-    return window_geometry(input_size, output, kernel, stride, padding, dilation)
+    return covered_problem(input_size, output, kernel, stride, padding, dilation)
 
 
-def window_geometry(
+def covered_problem(
     input_size: Ints, output_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
-) -> PoolGeometry:
-    """The geometry of a pooling whose output size is known, as its backward knows it."""
-    window = _effective(stride, output_size, tuple(padding), dilation, kernel)
-    return PoolGeometry(tuple(kernel), *window, tuple(input_size), tuple(output_size))
+) -> PoolProblem:
+    """The problem of a pooling whose output size is known, as its backward knows it."""
+    window = Window(tuple(kernel), tuple(stride), tuple((p, p) for p in padding), tuple(dilation))
+    return PoolProblem(tuple(input_size), tuple(output_size), window.effective(tuple(output_size)))
 
 
 def _by(sizes: Sequence[int]) -> str:
