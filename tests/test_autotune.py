@@ -189,7 +189,7 @@ def calls(device: torch.device, dtype: torch.dtype, layout: torch.memory_format,
     yield functional.conv2d_bias_relu_max_pool2d(x, w, b, **conv, pool_kernel_size=2, pool_padding=1)
     y, _ = functional.max_pool2d(x, 3, 2, 1, return_indices=True)
     (dx,) = torch.autograd.grad(y, x, torch.ones_like(y).requires_grad_(), create_graph=True)
-    yield dx  # whose gradient is max_pool2d_gather
+    yield dx  # whose gradient is max_pool_gather
     yield functional.fold(functional.unfold(functional.relu(x), 3), (9, 7), 3)
 
 
@@ -207,8 +207,15 @@ def test_every_operator_matches_its_reference_bit_for_bit(device, dtype, layout,
     recorded = record(lambda: list(calls(device, dtype, layout, algorithm)), ())
     names = {call.op._schema.name.removeprefix("tritonconv::") for call in recorded}
     assert names == {
-        *("conv2d", "conv2d_dgrad", "conv2d_wgrad", "conv2d_bias_relu_max_pool2d", "relu", "relu_backward"),
-        *("max_pool2d", "max_pool2d_backward", "max_pool2d_gather", "unfold", "fold"),
+        *(
+            "convolution",
+            "convolution_dgrad",
+            "convolution_wgrad",
+            "convolution_max_pool",
+            "activate",
+            "activate_backward",
+        ),
+        *("max_pool", "max_pool_backward", "max_pool_gather", "unfold", "fold"),
     }
     with torch.no_grad():
         assert {call.op: module._Trial(call).refusal() for call in recorded} == {call.op: "" for call in recorded}
@@ -349,7 +356,7 @@ def test_the_model_is_left_as_it_was(device, timed):
     rng = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if device.type == "cuda" else [])]
     report = tritonconv.autotune(model, x)
     assert {row.key.split()[0] for row in report.rows} == {
-        *("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad", "relu"),
+        *("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad", "elementwise"),
         *(["sum_splits"] if device.type == "cuda" else []),  # where a gradient is split
     }
     for name, t in model.state_dict(keep_vars=True).items():

@@ -180,6 +180,6 @@ def test_gradient_of_another_shape():
     dy = torch.zeros(2, 4, 4, 5)
     conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
-        torch.ops.tritonconv.conv2d_dgrad(dy, W, [7, 7], *conv, False, "auto")
+        torch.ops.tritonconv.convolution_dgrad(dy, W, [7, 7], *conv, False, "auto")
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
-        torch.ops.tritonconv.conv2d_wgrad(dy, X, [3, 3], *conv, True, False, "auto")
+        torch.ops.tritonconv.convolution_wgrad(dy, X, [3, 3], *conv, True, False, "auto")

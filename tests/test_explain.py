@@ -113,7 +113,7 @@ def test_fused_layer_against_torchs_layers():
     assert (forward.kept_bytes, forward.torch_kept_bytes) == (18, 18 * 24)
 
     pool, wgrad = backward.calls  # x wants no gradient
-    assert (pool.operator, wgrad.operator, backward.phase) == ("max_pool2d_backward", "conv2d_wgrad", "backward")
+    assert (pool.operator, wgrad.operator, backward.phase) == ("max_pool_backward", "convolution_wgrad", "backward")
     assert (pool.moved_bytes, wgrad.moved_bytes) == (72 + 18 + 288, 288 + 144 + 72 + 8)
     assert backward.least_bytes == outside  # dy, code, x, dw, db: the unpooled gradient does not leave
     assert backward.between == (("float32 1×2×6×6", 2 * 288),)
@@ -126,7 +126,7 @@ def test_fused_relu():
     forward, backward = tritonconv.explain(TF.conv2d_bias_relu, x, w).steps
     assert forward.saved_bytes == 2 * 48  # y is 48 B, written by the convolution and read again by ReLU
     assert forward.kept_bytes == forward.torch_kept_bytes == 48
-    assert [call.operator for call in backward.calls] == ["relu_backward", "conv2d_dgrad", "conv2d_wgrad"]
+    assert [call.operator for call in backward.calls] == ["activate_backward", "convolution_dgrad", "convolution_wgrad"]
     assert backward.least_bytes == 2 * 48 + 2 * (128 + 216)  # dy, y; x, w and their gradients
     assert backward.saved_bytes == 0
 
@@ -227,18 +227,18 @@ def test_layers_are_named_forward_and_backward(model, device):
     report = tritonconv.explain(model, tensor(2, 1, 12, 12, device=device))
     named = [(step.layer, step.phase, step.of, len(step.calls)) for step in report.steps]
     assert named == [
-        ("0.0", "forward", "conv2d_bias_relu_max_pool2d", 1),
-        ("3", "forward", "conv2d", 1),
-        ("3", "backward", "conv2d", 3),
-        ("0.0", "backward", "conv2d_bias_relu_max_pool2d", 2),
+        ("0.0", "forward", "convolution_max_pool", 1),
+        ("3", "forward", "convolution", 1),
+        ("3", "backward", "convolution", 3),
+        ("0.0", "backward", "convolution_max_pool", 2),
     ]
-    assert str(report).startswith("0.0: forward of conv2d_bias_relu_max_pool2d\n")
+    assert str(report).startswith("0.0: forward of convolution_max_pool\n")
 
 
 def test_unfused_relu_has_a_layer_of_its_own(device):
     model = torch.nn.Sequential(nn.Conv2d(1, 2, 3), torch.nn.Identity(), nn.ReLU()).to(device)
     report = tritonconv.explain(model, tensor(1, 1, 5, 5, device=device), backward=False)
-    assert [(step.layer, step.of) for step in report.steps] == [("0", "conv2d"), ("2", "relu")]
+    assert [(step.layer, step.of) for step in report.steps] == [("0", "convolution"), ("2", "activate")]
 
 
 def test_nothing_changes(model, device):
@@ -261,7 +261,7 @@ def test_a_closure_keeps_its_tensors_and_its_graph():
     w = tensor(2, 1, 3, 3, grad=True)
     scaled = w * w  # this product's backward must still be possible
     forward, backward = tritonconv.explain(lambda x: TF.conv2d(x, scaled), tensor(1, 1, 5, 5)).steps
-    assert backward.calls[0].operator == "conv2d_wgrad" and forward.phase == "forward"
+    assert backward.calls[0].operator == "convolution_wgrad" and forward.phase == "forward"
     assert w.grad is None
     scaled.sum().backward()
     torch.testing.assert_close(w.grad, 2 * w.detach())
@@ -272,14 +272,14 @@ def test_a_compiled_module_is_explained_and_stays_compiled(device):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     x = tensor(1, 1, 5, 5, device=device)
     report = tritonconv.explain(compiled, x)
-    assert [step.of for step in report.steps] == ["conv2d", "conv2d"]
+    assert [step.of for step in report.steps] == ["convolution", "convolution"]
     torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_an_input_with_a_history_is_an_input():
     x, w = tensor(1, 1, 5, 5, grad=True) * 2, tensor(2, 1, 3, 3)
     _, backward = tritonconv.explain(TF.conv2d, x, w).steps
-    assert [call.operator for call in backward.calls] == ["conv2d_dgrad"]
+    assert [call.operator for call in backward.calls] == ["convolution_dgrad"]
 
 
 def test_nothing_runs():

@@ -7,6 +7,8 @@ from oracle import case
 
 from tritonconv import functional as TF
 from tritonconv import nn
+from tritonconv.jit import jit
+from tritonconv.kernels import epilogue
 
 ops = torch.ops.tritonconv
 
@@ -28,25 +30,25 @@ def samples() -> dict[str, list[tuple]]:
     convs = conv_samples()
     X, W, Y = (2, 4, 7, 6), (6, 2, 3, 2), (2, 6, 3, 7)
     pool = ([3, 2], [2, 2], [1, 0], [1, 1])  # of (2, 3, 7, 6): (2, 3, 4, 3)
-    _, code, _ = ops.max_pool2d(tensor(2, 3, 7, 6, grad=False), *pool, False, False)
+    _, code, _ = ops.max_pool(tensor(2, 3, 7, 6, grad=False), *pool, False, False)
     patch = ([3, 2], [2, 1], [1, 0, 0, 1], [1, 1])  # of (2, 3, 7, 6): (2, 18, 3, 6)
     return {
-        "conv2d": [
+        "convolution": [
             *[
                 (tensor(*X), tensor(*W), tensor(6), *conv[:4], relu, conv[4])
                 for conv in convs
-                for relu in (False, True)
+                for relu in (None, "relu")
             ],
-            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:4], False, "auto"),
-            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:4], False, "auto"),
-            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:4], False, "auto"),
-            (tensor(*X, dtype=torch.bfloat16), tensor(*W, dtype=torch.bfloat16), None, *convs[2][:4], False, "auto"),
+            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:4], None, "auto"),
+            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:4], None, "auto"),
+            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:4], None, "auto"),
+            (tensor(*X, dtype=torch.bfloat16), tensor(*W, dtype=torch.bfloat16), None, *convs[2][:4], None, "auto"),
         ],
-        "conv2d_dgrad": [
+        "convolution_dgrad": [
             *[(tensor(*Y), tensor(*W), X[2:], *conv[:4], last, conv[4]) for conv in convs for last in (False, True)],
             (tensor(*Y, channels_last=True), tensor(*W, grad=False), X[2:], *convs[2][:4], True, "auto"),
         ],
-        "conv2d_wgrad": [
+        "convolution_wgrad": [
             *[
                 (tensor(*Y), tensor(*X), W[2:], *c[:4], bias, last, c[4])
                 for c in convs
@@ -54,9 +56,9 @@ def samples() -> dict[str, list[tuple]]:
             ],
             (tensor(*Y, channels_last=True), tensor(*X, grad=False), W[2:], *convs[2][:4], True, True, "auto"),
         ],
-        "conv2d_bias_relu_max_pool2d": [
+        "convolution_max_pool": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:4], [2, 3], [1, 2], [1, 1], [1, 1], True, conv[4])
+                (tensor(*X), tensor(*W), tensor(6), *conv[:4], "relu", [2, 3], [1, 2], [1, 1], [1, 1], True, conv[4])
                 for conv in convs
             ],
             (
@@ -64,6 +66,7 @@ def samples() -> dict[str, list[tuple]]:
                 tensor(*W),
                 None,
                 *convs[2][:4],
+                "relu",
                 [2, 2],
                 [2, 2],
                 [0, 0],
@@ -72,16 +75,16 @@ def samples() -> dict[str, list[tuple]]:
                 "auto",
             ),
         ],
-        "max_pool2d": [
+        "max_pool": [
             (tensor(2, 3, 7, 6, channels_last=last), *pool, ceil_mode, indices)
             for last, ceil_mode, indices in ((False, False, False), (True, False, True), (False, True, True))
         ],
-        "max_pool2d_backward": [(tensor(2, 3, 4, 3), code, [7, 6], *pool, last) for last in (False, True)],
-        "max_pool2d_gather": [(tensor(2, 3, 7, 6), code, *pool, last) for last in (False, True)],
-        "relu": [(tensor(2, 3, 4),), (tensor(2, 3, 4, 5, channels_last=True),), (tensor(0, 3),)],
-        "relu_backward": [
-            (tensor(2, 3), torch.rand(2, 3)),
-            (tensor(2, 3, 4, 5, channels_last=True), torch.rand(2, 3, 4, 5)),
+        "max_pool_backward": [(tensor(2, 3, 4, 3), code, [7, 6], *pool, last) for last in (False, True)],
+        "max_pool_gather": [(tensor(2, 3, 7, 6), code, *pool, last) for last in (False, True)],
+        "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
+        "activate_backward": [
+            (tensor(2, 3), torch.rand(2, 3), "relu"),
+            (tensor(2, 3, 4, 5, channels_last=True), torch.rand(2, 3, 4, 5), "relu"),
         ],
         "unfold": [(tensor(2, 3, 7, 6), *patch), (tensor(2, 3, 7, 6, channels_last=True), *patch)],
         "fold": [(tensor(2, 18, 3, 6), [7, 6], *patch), (tensor(2, 18, 3, 6, channels_last=True), [7, 6], *patch)],
@@ -166,7 +169,7 @@ def test_model_exports(device):
     model(x)
     program = torch.export.export(model, (x,))
     called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert {"tritonconv.conv2d.default", "tritonconv.max_pool2d.default"} <= called
+    assert {"tritonconv.convolution.default", "tritonconv.max_pool.default"} <= called
     torch.testing.assert_close(program.module()(x), model(x))
 
 
@@ -234,3 +237,118 @@ def test_autocast_leaves_the_rest_alone(device):
             assert ours.dtype == theirs.dtype == torch.float32
         with torch.autocast(device.type, enabled=False):
             assert TF.conv2d(*case("plain").tensors(torch.float32, device)).dtype == torch.float32
+
+
+# --- operators and kernels have no rank: two dimensions are what the functions offer, one and three come free ---
+
+
+def integers(*shape: int) -> torch.Tensor:
+    return torch.randint(-3, 4, shape).float().requires_grad_()
+
+
+def leaves_and_gradients(y: torch.Tensor, *leaves: torch.Tensor) -> list[torch.Tensor]:
+    dy = torch.randint(-3, 4, y.shape, generator=torch.Generator().manual_seed(1)).float()
+    return [y, *torch.autograd.grad(y, leaves, dy)]
+
+
+RANKS = {1: (9,), 3: (5, 4, 6)}
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "implicit_gemm"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rank", RANKS)
+def test_convolution_of_any_rank(rank, channels_last, algorithm):
+    x, w, b = integers(2, 4, *RANKS[rank]), integers(6, 2, *(3, 2, 1)[:rank]), integers(6)
+    stride, padding, dilation = (2, 1, 3)[:rank], (1, 1, 0)[:rank], (1, 2, 1)[:rank]
+    if channels_last and rank == 3:
+        x = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    flat = [pad for pad in padding for _ in range(2)]
+    y = ops.convolution(x, w, b, stride, flat, dilation, 2, None, algorithm)
+    peer = getattr(F, f"conv{rank}d")(x, w, b, stride, padding, dilation, 2)
+    assert y.stride() == peer.stride()
+    for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_pooling_of_any_rank(rank):
+    x = integers(2, 3, *RANKS[rank])
+    window = ((3, 2, 2)[:rank], (2, 2, 1)[:rank], (1, 0, 1)[:rank], (1, 1, 2)[:rank])
+    y, _, indices = ops.max_pool(x, *window, True, True)
+    peer, peer_indices = getattr(F, f"max_pool{rank}d")(x, *window, True, True)
+    assert torch.equal(indices, peer_indices)
+    for found, expected in zip(leaves_and_gradients(y, x), leaves_and_gradients(peer, x), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
+@pytest.mark.parametrize("rank", RANKS)
+def test_fused_operator_of_any_rank(rank, algorithm):
+    x, w, b = integers(2, 4, *RANKS[rank]), integers(3, 4, *(2, 1, 3)[:rank]), integers(3)
+    ones, zeros = [1] * rank, [0] * (2 * rank)
+    y, _ = ops.convolution_max_pool(
+        x, w, b, ones, zeros, ones, 1, "relu", [2] * rank, [2] * rank, [0] * rank, ones, False, algorithm
+    )
+    peer = getattr(F, f"max_pool{rank}d")(getattr(F, f"conv{rank}d")(x, w, b).relu(), 2)
+    for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_unfold_and_fold_of_any_rank_are_adjoint(rank):
+    """⟨unfold(x), c⟩ = ⟨x, fold(c)⟩; and the columns times a filter are the convolution."""
+    x, w = integers(2, 2, *RANKS[rank]), integers(3, 2, *[2] * rank)
+    patch = ([2] * rank, [2, 1, 1][:rank], [1, 0] * rank, [1] * rank)
+    columns = ops.unfold(x, *patch)
+    c = integers(*columns.shape)
+    folded = ops.fold(c, RANKS[rank], *patch)
+    assert (columns * c).sum() == (x * folded).sum()
+    product = torch.einsum("kj,njl->nkl", w.flatten(1), columns.flatten(2)).view(2, 3, *columns.shape[2:])
+    padded = F.pad(x, [1, 0] * rank)
+    assert torch.equal(product, getattr(F, f"conv{rank}d")(padded, w, None, patch[1]))
+
+
+# --- the table of activations ---
+
+
+@jit
+def double(values):
+    return values * 2
+
+
+@jit
+def double_gradient(dy, output):
+    return dy * 2
+
+
+def test_an_activation_is_one_row(monkeypatch):
+    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "output"))
+    x, w, b = integers(2, 3, 5, 5), integers(4, 3, 3, 3), integers(4)
+    conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
+    for algorithm in ("direct", "im2col", "implicit_gemm"):
+        y = ops.convolution(x, w, b, *conv, "double", algorithm)
+        peer = F.conv2d(x, w, b) * 2
+        for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
+            assert torch.equal(found, expected)
+    y = ops.activate(x, "double")
+    for found, expected in zip(leaves_and_gradients(y, x), leaves_and_gradients(x * 2, x), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
+    x, w = integers(2, 3, 5, 5), integers(4, 3, 3, 3)
+    conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")
+    with pytest.raises(ValueError, match="activation must be one of 'relu', None, but got activation='gelu'"):
+        ops.convolution(x, w, None, *conv, "gelu", "auto")
+    with pytest.raises(ValueError, match="activation must be one of 'relu', but got activation='gelu'"):
+        ops.activate(x, "gelu")
+    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "output"))
+    with pytest.raises(NotImplementedError, match="gradient is 0 or 1, but got activation='double'"):
+        ops.convolution_max_pool(x, w, None, *conv, "double", *pool)
+    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "input"))
+    with pytest.raises(NotImplementedError, match="double cannot be a convolution's epilogue"):
+        ops.convolution(x, w, None, *conv, "double", "auto")
+    dy = torch.ones_like(x, requires_grad=True)
+    dx = ops.activate_backward(dy, x, "double")
+    with pytest.raises(NotImplementedError, match="second derivative of double"):
+        dx.sum().backward()

@@ -136,7 +136,7 @@ def test_windows_without_a_place_pass_no_gradient(kernel, device):
     code = torch.full((1, 1, 4, 4), places, device=device, dtype=torch.uint8 if places < 256 else torch.int32)
     dy = torch.ones(1, 1, 4, 4, device=device)
     window = (kernel, (3, 3), (0, 0), (1, 1))
-    dx = torch.ops.tritonconv.max_pool2d_backward(dy, code, (26, 27), *window, False)
+    dx = torch.ops.tritonconv.max_pool_backward(dy, code, (26, 27), *window, False)
     assert dx.eq(0).all()
 
 

@@ -190,10 +190,10 @@ def _reference(call: Call, algorithm: str) -> tuple[torch.Tensor, ...]:
         return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
     wide = Call(call.op, tuple(widen(a) for a in call.args))
-    if call.op is operators.conv2d_bias_relu_max_pool2d.default:
-        x, w, b, stride, padding, dilation, groups, *window, _ = wide.args
-        y = operators.conv2d(x, w, b, stride, padding, dilation, groups, True, algorithm).to(dtype)
-        pooled, code, _ = operators.max_pool2d(y, *window, False)
+    if call.op is operators.convolution_max_pool.default:
+        x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.args
+        y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, algorithm).to(dtype)
+        pooled, code, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
         return pooled, code.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_place)
     results = _as_tuple(call.op(*wide.replaced(algorithm=algorithm)))

@@ -48,7 +48,7 @@ MEASURE_COLUMNS_BELOW = 2**26
 
 def of(key: Key, asked: Asked) -> list[Tile]:
     """The candidates of a choice that a launcher or an operator asked for."""
-    if isinstance(asked.problem, ConvProblem) and key.operator.startswith("conv2d"):
+    if isinstance(asked.problem, ConvProblem) and key.operator.startswith("convolution"):
         return [{"algorithm": name} for name in algorithms(asked.problem, asked.sizes["pixels"])]
     return tiles(key.operator, asked.x, **asked.sizes)
 

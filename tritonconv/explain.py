@@ -295,18 +295,18 @@ def _torch_extra(seen: Operation) -> int:
         extra -= seen.outputs["indices"].nbytes
     if seen.operator == FUSED:  # y written, read, written, read
         extra += 4 * _picture_bytes(seen)
-    elif seen.operator == "conv2d" and seen.arguments["relu"]:
+    elif seen.operator == "convolution" and seen.arguments["activation"]:
         extra += 2 * _picture_bytes(seen)
-    elif seen.operator == "max_pool2d_backward" and seen.source and seen.source.operator == FUSED:
+    elif seen.operator == "max_pool_backward" and seen.source and seen.source.operator == FUSED:
         extra += 3 * _picture_bytes(seen.source)  # ReLU's backward reads dy and y, writes dy
     return extra
 
 
 def _kept(seen: Operation) -> tuple[int, int]:
     """What a backward needs kept beside the operator's inputs: (ours, torch's)."""
-    if seen.operator == "relu" or (seen.operator == "conv2d" and seen.arguments["relu"]):
+    if seen.operator == "activate" or (seen.operator == "convolution" and seen.arguments["activation"]):
         return (seen.outputs["y"].nbytes,) * 2
-    if seen.operator not in (FUSED, "max_pool2d"):
+    if seen.operator not in (FUSED, "max_pool"):
         return 0, 0
     code = seen.outputs["code"]
     picture = _picture_bytes(seen) if seen.operator == FUSED else 0

@@ -57,7 +57,7 @@ def conv2d(
 
     Source: torch.nn.functional.conv2d.
     """
-    return _conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups, False, algorithm)
+    return _conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups, None, algorithm)
 
 
 def conv2d_bias_relu(
@@ -77,7 +77,7 @@ def conv2d_bias_relu(
 
     Source: torch.nn.functional.conv2d and relu.
     """
-    return _conv2d("conv2d_bias_relu", input, weight, bias, stride, padding, dilation, groups, True, algorithm)
+    return _conv2d("conv2d_bias_relu", input, weight, bias, stride, padding, dilation, groups, "relu", algorithm)
 
 
 def conv2d_bias_relu_max_pool2d(
@@ -115,7 +115,7 @@ def conv2d_bias_relu_max_pool2d(
     x, unbatched = require_batch("conv2d_bias_relu_max_pool2d", input, 2)
     window = _window(pool_kernel_size, pool_stride, pool_padding, pool_dilation)
     conv = _conv_arguments("conv2d_bias_relu_max_pool2d", weight, bias, stride, padding, dilation, groups)
-    y, _ = operators.conv2d_bias_relu_max_pool2d(x, weight, bias, *conv, *window, ceil_mode, algorithm)
+    y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, ceil_mode, algorithm)
     return y.squeeze(0) if unbatched else y
 
 
@@ -153,7 +153,7 @@ def max_pool2d(
     """
     x, unbatched = require_batch("max_pool2d", input, 2)
     window = _window(kernel_size, stride, padding, dilation)
-    y, _, indices = operators.max_pool2d(x, *window, ceil_mode, return_indices)
+    y, _, indices = operators.max_pool(x, *window, ceil_mode, return_indices)
     if unbatched:
         y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
     return (y, indices) if return_indices else y
@@ -173,7 +173,7 @@ def relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
     Source: torch.nn.functional.relu.
     """
     require_tensor("relu", "input", input)
-    y = operators.relu(input)
+    y = operators.activate(input, "relu")
     return input.copy_(y) if inplace else y
 
 
@@ -245,12 +245,12 @@ def _conv2d(
     padding: str | IntOrPair,
     dilation: IntOrPair,
     groups: int,
-    relu: bool,
+    activation: str | None,
     algorithm: str,
 ) -> torch.Tensor:
     x, unbatched = require_batch(operator, input, 2)
     conv = _conv_arguments(operator, weight, bias, stride, padding, dilation, groups)
-    y = operators.conv2d(x, weight, bias, *conv, relu, algorithm)
+    y = operators.convolution(x, weight, bias, *conv, activation, algorithm)
     return y.squeeze(0) if unbatched else y
 
 

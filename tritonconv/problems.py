@@ -8,7 +8,7 @@ Errors are torch's for the same mistake: RuntimeError for sizes, TypeError for t
 import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,12 @@ def require_algorithm(algorithm: str) -> None:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, but got algorithm={algorithm!r}")
 
 
+def require_activation(activation: str | None, known: Collection[str], none: bool = False) -> None:
+    if activation not in known and not (none and activation is None):
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"activation must be one of {names}{', None' * none}, but got activation={activation!r}")
+
+
 def require_tensors(operator: str, **tensors: torch.Tensor | None) -> None:
     """One supported dtype and one device for all; the first names what the others must be."""
     given = [(name, t) for name, t in tensors.items() if t is not None]
@@ -410,17 +416,24 @@ def _by(sizes: Sequence[int]) -> str:
     return " x ".join(str(s) for s in sizes)
 
 
-def memory_format(*tensors: torch.Tensor) -> torch.memory_format:
-    """channels_last where the strides of any tensor say so, torch's rule for convolution and pooling alike."""
-    return torch.channels_last if any(_is_channels_last(t) for t in tensors) else torch.contiguous_format
+def memory_format(channels_last: bool, dim: int) -> torch.memory_format:
+    """The memory format of a tensor with `dim` axes; three have but one."""
+    if not channels_last or dim not in (4, 5):
+        return torch.contiguous_format
+    return torch.channels_last if dim == 4 else torch.channels_last_3d
 
 
-def _is_channels_last(t: torch.Tensor) -> bool:
+def is_channels_last(*tensors: torch.Tensor) -> bool:
+    """Whether the strides of any tensor say so, torch's rule for convolution and pooling alike."""
+    return any(map(_has_channels_last_strides, tensors))
+
+
+def _has_channels_last_strides(t: torch.Tensor) -> bool:
     """Source: is_channels_last_strides_2d in torch's c10/core/MemoryFormat.h; ambiguous strides count as contiguous."""
-    if t.dim() != 4 or t.stride(1) == 0:
+    if t.dim() not in (4, 5) or t.stride(1) == 0:
         return False
     least = 0
-    for axis in (1, 3, 2, 0):
+    for axis in (1, *range(t.dim() - 1, 1, -1), 0):
         size, stride = t.shape[axis], t.stride(axis)
         if size == 0 or stride < least or (axis == 0 and least == t.stride(1)):
             return False

@@ -26,7 +26,7 @@ from tritonconv import jit, tuning
 from tritonconv.calls import leaves_of
 from tritonconv.problems import ConvProblem, conv_problem
 
-FUSED = "conv2d_bias_relu_max_pool2d"
+FUSED = "convolution_max_pool"
 # One function implements an operator on the CPU and on a GPU (ops/operator.py): it is called by its name for the CPU.
 IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
@@ -55,7 +55,7 @@ class Operation:
     @property
     def problem(self) -> ConvProblem | None:
         """Of a convolution or one of its gradients."""
-        if not self.operator.startswith("conv2d"):
+        if not self.operator.startswith("convolution"):
             return None
         tensors = self.tensors
         x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))

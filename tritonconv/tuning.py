@@ -35,7 +35,7 @@ PIXEL_OPERATORS = (
     *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
     *("max_pool_forward", "max_pool_backward", "max_pool_gather"),
 )
-ELEMENT_OPERATORS = ("sum_splits", "relu")
+ELEMENT_OPERATORS = ("sum_splits", "elementwise")
 
 _architecture: str | None = None
 _choices: "list[Choice] | None" = None
@@ -252,7 +252,7 @@ def _look_up(
     window = () if problem is None else dataclasses.astuple(problem.window)
     if isinstance(problem, ConvProblem):
         window += (problem.groups,)
-    channels_last = x.dim() == 4 and x.stride(1) == 1
+    channels_last = x.dim() > 2 and x.stride(1) == 1
     precision = dot_precision(x)
     key = Key(machine(x.device), operator, x.dtype, channels_last, precision, window, tuple(bucket.items()))
     if _asked is not None:
@@ -357,7 +357,7 @@ def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -
 
 def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
     # threads run along whichever of pixels and channels is contiguous
-    BLOCK_N = _block(channels, 1, 64) if x.dim() == 4 and x.stride(1) == 1 else 1
+    BLOCK_N = _block(channels, 1, 64) if x.dim() > 2 and x.stride(1) == 1 else 1
     return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
 
 

@@ -6,6 +6,7 @@ import torch
 import triton.language as tl
 
 from tritonconv.kernels import grid
+from tritonconv.kernels.epilogue import Activation
 from tritonconv.problems import ConvProblem, PoolProblem, needs_int64
 
 
@@ -21,14 +22,15 @@ def convolution(problem: ConvProblem) -> dict[str, Any]:
     }
 
 
-def epilogue(problem: ConvProblem, relu: bool, pool: PoolProblem | None) -> dict[str, Any]:
+def epilogue(problem: ConvProblem, activation: Activation | None, pool: PoolProblem | None) -> dict[str, Any]:
     """What follows a forward kernel's sum. When pooling, the output is smaller than the convolution."""
     return {
         "conv_size": grid.three(problem.output_size),
         "out_size": grid.three(problem.output_size if pool is None else pool.output_size),
         "POOL": None if pool is None else grid.window(pool),
         "NO_PLACE": None if pool is None else pool.no_place,
-        "RELU": relu,
+        "ACTIVATION": None if activation is None else activation.function,
+        "PASSES": None if activation is None or pool is None else activation.passes,
     }
 
 

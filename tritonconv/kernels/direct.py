@@ -16,7 +16,7 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
-from tritonconv.kernels.epilogue import keep_best, relu_tile
+from tritonconv.kernels.epilogue import Activation, keep_best
 from tritonconv.kernels.split_k import partial_sums, sum_splits
 from tritonconv.problems import ConvProblem, PoolProblem
 
@@ -41,7 +41,8 @@ def direct_forward_kernel(
     FILTER: tl.constexpr,
     POOL: tl.constexpr,  # or None
     NO_PLACE: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,  # a function of a tile, or None
+    PASSES: tl.constexpr,  # when pooling, where its gradient passes
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -92,8 +93,8 @@ def direct_forward_kernel(
                 w_ptrs += w_stride[1]
         if b_ptr is not None:
             acc += bias[None, :]
-        if RELU:
-            acc = relu_tile(acc)
+        if ACTIVATION is not None:
+            acc = ACTIVATION(acc)
         if POOL is not None:
             best, code = keep_best(acc, best, code, place, valid_pixel, y_ptr.dtype.element_ty)
         else:
@@ -103,7 +104,7 @@ def direct_forward_kernel(
     valid_y = valid_m[:, None] & valid_k[None, :]
     tl.store(y_ptr + offs_y, best.to(y_ptr.dtype.element_ty), mask=valid_y)
     if POOL is not None:
-        code = tl.where(best <= 0, NO_PLACE, code)  # a dead ReLU passes no gradient
+        code = tl.where(PASSES(best), code, NO_PLACE)  # a dead ReLU passes no gradient
         tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
 
 
@@ -239,7 +240,7 @@ def direct_forward(
     y: torch.Tensor,
     code: torch.Tensor | None,
     problem: ConvProblem,
-    relu: bool = False,
+    activation: Activation | None = None,
     pool: PoolProblem | None = None,
 ) -> None:
     """Fill y, or the pooled y and the place code of each of its elements."""
@@ -256,7 +257,7 @@ def direct_forward(
         y_ptr=y,
         code_ptr=code,
         b_stride=0 if b is None else b.stride(0),
-        **{**convolution(problem), **epilogue(problem, relu, pool)},
+        **{**convolution(problem), **epilogue(problem, activation, pool)},
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),

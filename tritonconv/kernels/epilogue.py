@@ -1,14 +1,43 @@
-"""Device helpers for what follows a convolution's sum: ReLU, and the running maximum of a pooling window."""
+"""What follows a convolution's sum: the table of activations, and the running maximum of a pooling window.
+
+An activation is a row of `ACTIVATIONS`: kernels take its functions as constants. Source: torch.nn.functional.relu.
+"""
+
+from typing import Literal, NamedTuple
 
 import triton.language as tl
 
-from tritonconv.jit import jit
+from tritonconv.jit import Kernel, jit
+
+
+class Activation(NamedTuple):
+    """An activation on tiles, and what its backward needs."""
+
+    function: Kernel  # (values) -> values
+    gradient: Kernel  # (dy, saved) -> dx
+    saves: Literal["input", "output"]  # what `gradient` reads
+    # (output) -> where dy passes as it is; elsewhere dx is 0. A pooled output keeps no more than that of its argmax, so
+    # an activation without it, whose gradient is more than 0 or 1, cannot be pooled in a convolution's epilogue.
+    passes: Kernel | None = None
 
 
 @jit
-def relu_tile(values):
+def relu(values):
     """max(values, 0); NaN stays NaN, as in torch."""
     return tl.where(values <= 0, 0.0, values)
+
+
+@jit
+def relu_gradient(dy, output):
+    return tl.where(output <= 0, 0.0, dy)
+
+
+@jit
+def relu_passes(output):
+    return (output > 0) | (output != output)
+
+
+ACTIVATIONS = {"relu": Activation(relu, relu_gradient, "output", relu_passes)}
 
 
 @jit
@@ -19,7 +48,7 @@ def is_better(value, best):
 
 @jit
 def keep_best(acc, best, code, place, valid, STORED: tl.constexpr):
-    """A window's maximum and its place after one more place, `valid` (a vector) where that lies in the picture.
+    """A window's maximum and its place after one more place, `valid` (a vector) where that lies in the image.
 
     Values are compared as the unfused chain would have stored them, in STORED, so that ties fall the same way.
     """

@@ -19,8 +19,9 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.epilogue import Activation
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.problems import ConvProblem, PoolProblem, memory_format
+from tritonconv.problems import ConvProblem, PoolProblem, is_channels_last, memory_format
 
 
 @jit
@@ -138,9 +139,10 @@ def _filter_matrix(w: torch.Tensor) -> torch.Tensor:
     return w.reshape(w.shape[0], math.prod(w.shape[1:]), 1, 1)
 
 
-def _columns(like: torch.Tensor, problem: ConvProblem, dtype: torch.dtype, layout: torch.Tensor) -> torch.Tensor:
-    """Uninitialised columns, in the memory format of `layout`."""
-    return torch.empty(problem.columns_shape, dtype=dtype, device=like.device, memory_format=memory_format(layout))
+def _columns(like: torch.Tensor, problem: ConvProblem, dtype: torch.dtype) -> torch.Tensor:
+    """Uninitialised columns, in the memory format of `like`."""
+    layout = memory_format(is_channels_last(like), like.dim())
+    return torch.empty(problem.columns_shape, dtype=dtype, device=like.device, memory_format=layout)
 
 
 def im2col_forward(
@@ -150,18 +152,18 @@ def im2col_forward(
     y: torch.Tensor,
     code: torch.Tensor | None,
     problem: ConvProblem,
-    relu: bool = False,
+    activation: Activation | None = None,
     pool: PoolProblem | None = None,
 ) -> None:
     """Fill y, or the pooled y and the place code of each of its elements."""
-    columns = _columns(x, problem, x.dtype, y)
+    columns = _columns(y, problem, x.dtype)
     unfold(x, columns, problem)
-    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, problem.on_columns(), relu, pool)
+    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, problem.on_columns(), activation, pool)
 
 
 def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
     """Fill dx; the columns' gradient is kept in the accumulator's dtype until it is folded."""
-    columns = _columns(dy, problem, torch.float64 if dy.dtype == torch.float64 else torch.float32, dx)
+    columns = _columns(dx, problem, torch.float64 if dy.dtype == torch.float64 else torch.float32)
     implicit_gemm_dgrad(dy, _filter_matrix(w), columns, problem.on_columns())
     fold(columns, dx, problem)
 
@@ -170,7 +172,7 @@ def im2col_wgrad(
     dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    columns = _columns(x, problem, x.dtype, dw)
+    columns = _columns(dw, problem, x.dtype)
     unfold(x, columns, problem)
     matrix = dw if dw.is_contiguous() else torch.empty(dw.shape, dtype=dw.dtype, device=dw.device)
     implicit_gemm_wgrad(dy, columns, _filter_matrix(matrix), db, problem.on_columns())

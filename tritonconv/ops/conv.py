@@ -17,12 +17,14 @@ import torch
 
 from tritonconv import tuning
 from tritonconv.kernels import direct, im2col, implicit_gemm
+from tritonconv.kernels.epilogue import ACTIVATIONS, Activation
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import (
     ConvProblem,
     PoolProblem,
     conv_problem,
     pool_problem,
+    require_activation,
     require_algorithm,
     require_shape,
     require_tensors,
@@ -60,9 +62,19 @@ class _Convolution(Operator):
         operator = self.schema[: self.schema.index("(")]
         return ALGORITHMS[tuning.pick_algorithm(problem, self.algorithm, operator, x)]
 
+    @property
+    def row(self) -> Activation | None:
+        """Of the table of activations."""
+        return ACTIVATIONS[self.activation] if self.activation else None
+
     def forward_problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
-        require_tensors("conv2d", input=self.x, weight=self.w, bias=self.b)
+        require_activation(self.activation, ACTIVATIONS, none=True)
+        if self.row is not None and self.row.saves != "output":
+            raise NotImplementedError(
+                f"{self.activation} cannot be a convolution's epilogue: its gradient reads its input"
+            )
+        require_tensors(f"conv{self.x.dim() - 2}d", input=self.x, weight=self.w, bias=self.b)
         return conv_problem(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
 
     def gradients(self, dy: torch.Tensor) -> Grads:
@@ -70,10 +82,10 @@ class _Convolution(Operator):
         dx = dw = db = None
         last = (self.channels_last, self.algorithm)
         if self.needs["x"]:
-            dx = operators.conv2d_dgrad(dy, self.w, self.shapes["x"][2:], *self.window, *last)
+            dx = operators.convolution_dgrad(dy, self.w, self.shapes["x"][2:], *self.window, *last)
         if self.needs["w"]:
             size = self.shapes["w"][2:]
-            dw, db = operators.conv2d_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)
+            dw, db = operators.convolution_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)
         elif self.needs["b"]:
             db = dy.sum((0, *range(2, dy.dim())))
         return dx, dw, db if self.needs["b"] else None
@@ -81,9 +93,9 @@ class _Convolution(Operator):
 
 @register
 class Conv(_Convolution):
-    """y = conv(x, w) + b, or relu of it; (N, C_out, P, Q)."""
+    """y = conv(x, w) + b, or an activation of it; (N, C_out, P, Q)."""
 
-    schema = f"conv2d(Tensor x, Tensor w, Tensor? b, {WINDOW}, bool relu, str algorithm) -> Tensor y"
+    schema = f"convolution(Tensor x, Tensor w, Tensor? b, {WINDOW}, str? activation, str algorithm) -> Tensor y"
 
     def problem(self) -> ConvProblem:
         return self.forward_problem()
@@ -92,14 +104,16 @@ class Conv(_Convolution):
         return (self.empty(self.x, problem.output_shape),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
-        self.chosen(problem, self.x).forward(self.x, self.w, self.b, *outputs, None, problem, relu=self.relu)
+        self.chosen(problem, self.x).forward(self.x, self.w, self.b, *outputs, None, problem, self.row)
 
     def saved(self) -> tuple[str, ...]:
-        return ("x", "w", "y") if self.relu else ("x", "w")
+        return ("x", "w", "y") if self.activation else ("x", "w")
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         (dy,) = gradients
-        return self.gradients(operators.relu_backward(dy, self.y) if self.relu else dy)
+        if self.activation:
+            dy = operators.activate_backward(dy, self.y, self.activation)
+        return self.gradients(dy)
 
 
 @register
@@ -107,13 +121,13 @@ class ConvDgrad(_Convolution):
     """The gradient of a convolution's input, (N, C_in, H, W), from its output's."""
 
     schema = (
-        f"conv2d_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {WINDOW}, bool channels_last, str algorithm) "
+        f"convolution_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {WINDOW}, bool channels_last, str algorithm) "
         "-> Tensor dx"
     )
     autocast = False
 
     def problem(self) -> ConvProblem:
-        require_tensors("conv2d_dgrad", dy=self.dy, w=self.w)
+        require_tensors("convolution_dgrad", dy=self.dy, w=self.w)
         shape = (self.dy.shape[0], self.w.shape[1] * self.groups, *self.input_size)
         problem = conv_problem(shape, self.w.shape, None, *self.window)
         require_shape("dy", self.dy, problem.output_shape)
@@ -132,10 +146,10 @@ class ConvDgrad(_Convolution):
         (g,) = gradients
         d_dy = d_w = None
         if self.needs["dy"]:
-            d_dy = operators.conv2d(g, self.w, None, *self.window, False, self.algorithm)
+            d_dy = operators.convolution(g, self.w, None, *self.window, None, self.algorithm)
         if self.needs["w"]:
             last = (False, self.channels_last, self.algorithm)
-            d_w, _ = operators.conv2d_wgrad(self.dy, g, self.shapes["w"][2:], *self.window, *last)
+            d_w, _ = operators.convolution_wgrad(self.dy, g, self.shapes["w"][2:], *self.window, *last)
         return d_dy, d_w
 
 
@@ -144,13 +158,13 @@ class ConvWgrad(_Convolution):
     """The gradients of a convolution's filter and, when `bias`, of its bias (else an empty tensor)."""
 
     schema = (
-        f"conv2d_wgrad(Tensor dy, Tensor x, int[] filter_size, {WINDOW}, bool bias, bool channels_last, "
+        f"convolution_wgrad(Tensor dy, Tensor x, int[] filter_size, {WINDOW}, bool bias, bool channels_last, "
         "str algorithm) -> (Tensor dw, Tensor db)"
     )
     autocast = False
 
     def problem(self) -> ConvProblem:
-        require_tensors("conv2d_wgrad", dy=self.dy, x=self.x)
+        require_tensors("convolution_wgrad", dy=self.dy, x=self.x)
         w_shape = (self.dy.shape[1], self.x.shape[1] // self.groups, *self.filter_size)
         problem = conv_problem(self.x.shape, w_shape, None, *self.window)
         require_shape("dy", self.dy, problem.output_shape)
@@ -171,20 +185,21 @@ class ConvWgrad(_Convolution):
         g, g_bias = gradients
         d_dy = d_x = None
         if self.needs["dy"]:
-            d_dy = operators.conv2d(self.x, g, g_bias if self.bias else None, *self.window, False, self.algorithm)
+            d_dy = operators.convolution(self.x, g, g_bias if self.bias else None, *self.window, None, self.algorithm)
         if self.needs["x"]:
             last = (self.channels_last, self.algorithm)
-            d_x = operators.conv2d_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)
+            d_x = operators.convolution_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)
         return d_dy, d_x
 
 
 @register
-class ConvReLUMaxPool(_Convolution):
-    """max_pool2d(relu(conv(x, w) + b)) and its place codes; the unpooled image is never stored."""
+class ConvMaxPool(_Convolution):
+    """Max pooling of the activation of conv(x, w) + b, and its place codes; the unpooled image is never stored."""
 
     schema = (
-        f"conv2d_bias_relu_max_pool2d(Tensor x, Tensor w, Tensor? b, {WINDOW}, int[] pool_kernel, int[] pool_stride, "
-        "int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) -> (Tensor y, Tensor code)"
+        f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, {WINDOW}, str activation, int[] pool_kernel, "
+        "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
+        "-> (Tensor y, Tensor code)"
     )
 
     @property
@@ -193,6 +208,11 @@ class ConvReLUMaxPool(_Convolution):
 
     def problem(self) -> tuple[ConvProblem, PoolProblem]:
         problem = self.forward_problem()
+        if self.row is None or self.row.passes is None:
+            raise NotImplementedError(
+                f"max pooling in a convolution's kernel needs an activation whose gradient is 0 or 1, but got "
+                f"activation={self.activation!r}"
+            )
         return problem, pool_problem(problem.output_shape, *self.pool, self.ceil_mode)
 
     def outputs(self, problem: tuple[ConvProblem, PoolProblem]) -> Tensors:
@@ -202,12 +222,12 @@ class ConvReLUMaxPool(_Convolution):
 
     def run(self, problem: tuple[ConvProblem, PoolProblem], *outputs: torch.Tensor) -> None:
         conv, pool = problem
-        self.chosen(conv, self.x).forward(self.x, self.w, self.b, *outputs, conv, relu=True, pool=pool)
+        self.chosen(conv, self.x).forward(self.x, self.w, self.b, *outputs, conv, self.row, pool)
 
     def saved(self) -> tuple[str, ...]:
         return "x", "w", "code"
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = conv_problem(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
-        dy = operators.max_pool2d_backward(gradients[0], self.code, size, *self.pool, self.channels_last)
+        dy = operators.max_pool_backward(gradients[0], self.code, size, *self.pool, self.channels_last)
         return self.gradients(dy)

@@ -1,52 +1,58 @@
-"""ReLU. Its backward passes what arrives where the output is above zero or NaN, and is its own derivative."""
+"""Activations, by the rows of kernels/epilogue.py's table."""
 
 import torch
 
-from tritonconv.kernels import relu as kernels
+from tritonconv.kernels import elementwise
+from tritonconv.kernels.epilogue import ACTIVATIONS
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import require_shape, require_tensors
+from tritonconv.problems import require_activation, require_shape, require_tensors
 
 
 @register
-class ReLU(Operator):
-    """max(x, 0); NaN stays NaN."""
+class Activate(Operator):
+    """y = activation(x), elementwise."""
 
-    schema = "relu(Tensor x) -> Tensor y"
+    schema = "activate(Tensor x, str activation) -> Tensor y"
 
     def problem(self) -> None:
-        require_tensors("relu", input=self.x)
+        require_activation(self.activation, ACTIVATIONS)
+        require_tensors(self.activation, input=self.x)
 
     def outputs(self, problem: None) -> Tensors:
         return (torch.empty_like(self.x),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        kernels.relu(self.x, *outputs)
+        elementwise.activate(self.x, outputs[0], ACTIVATIONS[self.activation])
 
     def saved(self) -> tuple[str, ...]:
-        return ("y",)
+        return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.relu_backward(*gradients, self.y),)
+        (dy,) = gradients
+        return (operators.activate_backward(dy, getattr(self, *self.saved()), self.activation),)
 
 
 @register
-class ReLUBackward(Operator):
-    """dy where the output y is above zero or NaN."""
+class ActivateBackward(Operator):
+    """dx, from dy and from what the activation saved, its input or its output."""
 
-    schema = "relu_backward(Tensor dy, Tensor y) -> Tensor dx"
+    schema = "activate_backward(Tensor dy, Tensor x_or_y, str activation) -> Tensor dx"
 
     def problem(self) -> None:
-        require_tensors("relu_backward", dy=self.dy, y=self.y)
-        require_shape("dy", self.dy, self.y.shape)
+        require_activation(self.activation, ACTIVATIONS)
+        require_tensors(f"{self.activation}_backward", dy=self.dy, x_or_y=self.x_or_y)
+        require_shape("dy", self.dy, self.x_or_y.shape)
 
     def outputs(self, problem: None) -> Tensors:
-        return (torch.empty_like(self.y),)
+        return (torch.empty_like(self.x_or_y),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        kernels.relu_backward(self.dy, self.y, *outputs)
+        elementwise.activate_backward(self.dy, self.x_or_y, outputs[0], ACTIVATIONS[self.activation])
 
     def saved(self) -> tuple[str, ...]:
-        return ("y",)
+        return ("x_or_y",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.relu_backward(*gradients, self.y),)
+        if ACTIVATIONS[self.activation].passes is None:
+            raise NotImplementedError(f"the second derivative of {self.activation} is not implemented")
+        return operators.activate_backward(*gradients, self.x_or_y, self.activation), None

@@ -1,8 +1,9 @@
 """What an operator is, and its registration with torch.library: schema, implementation, fake, derivative, autocast.
 
 Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
-its own, and computes only the gradients asked for. `padding` in a schema is flat, before and after each axis:
-[top, bottom, left, right]; all spatial arguments are in elements. A place code is what backward needs to know of a
+its own, and computes only the gradients asked for. Schemas have no rank: images have one to
+three axes, and lists an entry for each, in elements. `padding` of a convolution or a patch is flat, before and after
+each axis: [top, bottom, left, right]. A place code is what backward needs to know of a
 pooled output (kernels/pooling.py).
 """
 
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from tritonconv.problems import memory_format
+from tritonconv.problems import is_channels_last, memory_format
 
 Tensors = tuple[torch.Tensor, ...]
 Grads = tuple[torch.Tensor | None, ...]
@@ -35,18 +36,14 @@ class Operator:
         vars(self).update(values)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "channels_last":  # where it is no argument
+            return is_channels_last(*(value for value in vars(self).values() if isinstance(value, torch.Tensor)))
         raise AttributeError(f"{type(self).__name__} has no argument {name!r}")
 
-    @property
-    def layout(self) -> torch.memory_format:
-        """Of the result: what `channels_last` says, where that is an argument, else that of the tensors."""
-        if "channels_last" in vars(self):
-            return torch.channels_last if self.channels_last else torch.contiguous_format
-        return memory_format(*(value for value in vars(self).values() if isinstance(value, torch.Tensor)))
-
     def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
-        """An uninitialised tensor in the call's layout."""
-        return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=self.layout)
+        """An uninitialised tensor, channels_last where that is an argument and true, or where a tensor argument is."""
+        layout = memory_format(self.channels_last, len(shape))
+        return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=layout)
 
     def problem(self) -> Any:
         """The checked sizes; raises for arguments that do not go together."""
@@ -97,7 +94,7 @@ def register(kind: type[Operator]) -> type[Operator]:
         asked, outputs = call(*inputs), (output,) if isinstance(output, torch.Tensor) else output
         tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
         ctx.values = {key: value for key, value in vars(asked).items() if key not in tensors}
-        ctx.values["channels_last"] = asked.layout == torch.channels_last
+        ctx.values["channels_last"] = asked.channels_last
         ctx.values["shapes"] = {key: t.shape for key, t in tensors.items()}
         ctx.names = asked.saved()
         tensors |= zip(results, outputs, strict=True)

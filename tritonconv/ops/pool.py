@@ -24,12 +24,11 @@ class MaxPool(_Pool):
     """y, its place codes, and int64 indices into the plane when `return_indices` (else an empty tensor)."""
 
     schema = (
-        f"max_pool2d(Tensor x, {WINDOW}, bool ceil_mode, bool return_indices) "
-        "-> (Tensor y, Tensor code, Tensor indices)"
+        f"max_pool(Tensor x, {WINDOW}, bool ceil_mode, bool return_indices) -> (Tensor y, Tensor code, Tensor indices)"
     )
 
     def problem(self) -> PoolProblem:
-        require_tensors("max_pool2d", input=self.x)
+        require_tensors(f"max_pool{self.x.dim() - 2}d", input=self.x)
         return pool_problem(self.x.shape, *self.window, self.ceil_mode)
 
     def outputs(self, problem: PoolProblem) -> Tensors:
@@ -48,7 +47,7 @@ class MaxPool(_Pool):
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
-        return (operators.max_pool2d_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
+        return (operators.max_pool_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
 
 
 @register
@@ -56,11 +55,11 @@ class MaxPoolBackward(_Pool):
     """dx, (N, C, H, W): each window's dy at the place its code names."""
 
     schema = (
-        f"max_pool2d_backward(Tensor dy, Tensor code, SymInt[] input_size, {WINDOW}, bool channels_last) -> Tensor dx"
+        f"max_pool_backward(Tensor dy, Tensor code, SymInt[] input_size, {WINDOW}, bool channels_last) -> Tensor dx"
     )
 
     def problem(self) -> PoolProblem:
-        require_tensors("max_pool2d_backward", dy=self.dy)
+        require_tensors("max_pool_backward", dy=self.dy)
         require_shape("dy", self.dy, self.code.shape)
         return covered_problem(self.input_size, self.code.shape[2:], *self.window)
 
@@ -74,17 +73,17 @@ class MaxPoolBackward(_Pool):
         return ("code",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.max_pool2d_gather(gradients[0], self.code, *self.window, self.channels_last),)
+        return (operators.max_pool_gather(gradients[0], self.code, *self.window, self.channels_last),)
 
 
 @register
 class MaxPoolGather(_Pool):
     """(N, C, P, Q): x at the place each window's code names, 0 where it names none."""
 
-    schema = f"max_pool2d_gather(Tensor x, Tensor code, {WINDOW}, bool channels_last) -> Tensor y"
+    schema = f"max_pool_gather(Tensor x, Tensor code, {WINDOW}, bool channels_last) -> Tensor y"
 
     def problem(self) -> PoolProblem:
-        require_tensors("max_pool2d_gather", x=self.x)
+        require_tensors("max_pool_gather", x=self.x)
         return covered_problem(self.x.shape[2:], self.code.shape[2:], *self.window)
 
     def outputs(self, problem: PoolProblem) -> Tensors:
@@ -98,4 +97,4 @@ class MaxPoolGather(_Pool):
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
-        return (operators.max_pool2d_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
+        return (operators.max_pool_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
