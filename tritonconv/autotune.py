@@ -18,9 +18,9 @@ import torch
 import triton.testing
 
 from tritonconv import cache, candidates, jit, tuning
-from tritonconv.calls import Call, Like, record
 from tritonconv.ops import operators
 from tritonconv.problems import pool_problem
+from tritonconv.recording import Like, Operation, record
 from tritonconv.tuning import Key, Tile
 
 __all__ = ["Report", "Row", "autotune"]
@@ -108,7 +108,7 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
         )
     if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("autotune cannot measure inside a CUDA graph capture: call it before capturing")
-    calls = record(model, example)
+    calls = {(call.op, *map(Like.of, call.arguments.values())): call for call in record(model, example, {}, run=True)}
     if not calls:
         raise ValueError(
             f"expected model to call an operator of tritonconv, but {type(model).__name__} called none: "
@@ -116,7 +116,7 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
         )
     search = _Search()
     try:
-        for trial in map(_Trial, calls):
+        for trial in map(_Trial, calls.values()):
             # the recorded arguments are what autocast made of the model's
             with torch.no_grad(), torch.autocast(trial.device.type, enabled=False):
                 search.settle(trial)
@@ -131,16 +131,16 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
 class _Trial:
     """A recorded call with inputs made for it, to be run with one choice or another, and its references."""
 
-    def __init__(self, call: Call) -> None:
-        tensors = [a for a in call.args if isinstance(a, Like | torch.Tensor)]
+    def __init__(self, call: Operation) -> None:
+        tensors = [a for a in call.arguments.values() if isinstance(a, Like | torch.Tensor)]
         self.device = tensors[0].device
         generator = torch.Generator(self.device).manual_seed(0)
-        made = tuple(a.make(generator) if isinstance(a, Like) else a for a in call.args)
-        self.call = Call(call.op, made)
+        self.op = call.op
+        self.arguments = {k: a.make(generator) if isinstance(a, Like) else a for k, a in call.arguments.items()}
         self._references: dict[str, tuple | str] = {}
 
     def run(self) -> tuple[torch.Tensor, ...]:
-        return _as_tuple(self.call.op(*self.call.args))
+        return _as_tuple(self.op(*self.arguments.values()))
 
     def asked(self) -> dict[Key, list[Tile]]:
         """The choices that the call asks for, with their candidates. Nothing is launched."""
@@ -172,31 +172,30 @@ class _Trial:
         if algorithm not in self._references:
             try:
                 with tuning.using({}):
-                    self._references[algorithm] = _reference(self.call, algorithm)
+                    self._references[algorithm] = _reference(self.op, self.arguments, algorithm)
             except Exception as error:  # float64 takes four times the memory of bf16
                 self._references[algorithm] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return self._references[algorithm]
 
 
-def _reference(call: Call, algorithm: str) -> tuple[torch.Tensor, ...]:
+def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torch.Tensor, ...]:
     """The call in float64 with built-in tiles, rounded once to its dtype.
 
     A convolution takes another algorithm. Pooling, ReLU, unfold and fold have one kernel, that rounds at most once: its
     float64 variant is compiled apart, and no tile may give anything else. The fused operator is taken to pieces.
     """
-    dtype = next(a.dtype for a in call.args if isinstance(a, torch.Tensor) and a.is_floating_point())
-
-    def widen(value: Any) -> Any:
-        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-    wide = Call(call.op, tuple(widen(a) for a in call.args))
-    if call.op is operators.convolution_max_pool.default:
-        x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.args
+    floating = {k: a for k, a in arguments.items() if isinstance(a, torch.Tensor) and a.is_floating_point()}
+    dtype = next(iter(floating.values())).dtype
+    wide = arguments | {k: t.double() for k, t in floating.items()}
+    if "algorithm" in wide:
+        wide["algorithm"] = algorithm
+    if op is operators.convolution_max_pool.default:
+        x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.values()
         y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, algorithm).to(dtype)
         pooled, code, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
         return pooled, code.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_place)
-    results = _as_tuple(call.op(*wide.replaced(algorithm=algorithm)))
+    results = _as_tuple(op(*wide.values()))
     return tuple(r.to(dtype) if r.is_floating_point() else r for r in results)
 
 

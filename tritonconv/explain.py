@@ -1,6 +1,6 @@
 """What a call would do on our kernels and why: algorithm, tile, floor, and the bytes moved and saved.
 
-Nothing is computed: `tracing` runs the call on tensors without data. The reasons are `tuning`'s own words.
+Nothing is computed: `recording` runs the call on tensors without data. The reasons are `tuning`'s own words.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from tritonconv import jit
-from tritonconv.tracing import FUSED, Operation, record, storage
+from tritonconv.recording import FUSED, Operation, record, storage
 
 __all__ = ["Call", "Launch", "Report", "Step", "explain"]
 

@@ -1,15 +1,17 @@
-"""The operators that a call runs, with their tensors, launches and choices, recorded without running a kernel.
+"""The operators that a call runs, recorded: with their tensors, launches and choices, and with or without running them.
 
-The call runs once on fake tensors, which have sizes, strides and a device but no data. Every operator of ours gets as
-far as its launchers, which allocate, choose and launch: `jit.record_launches` and `tuning.record_choices` keep what
-they ask for.
+Without running: the call runs once on fake tensors, which have sizes, strides and a device but no data. Every operator
+of ours gets as far as its launchers, which choose and launch: `jit.record_launches` and `tuning.record_choices` keep
+what they ask for. `explain` shows that. With running, the call is what it always is, and the operators' arguments are
+kept without their data: `autotune` makes inputs of its own from them.
 """
 
 import contextlib
 import dataclasses
+import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import (
@@ -23,19 +25,48 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit, tuning
-from tritonconv.calls import leaves_of
 from tritonconv.problems import ConvProblem, conv_problem
 
 FUSED = "convolution_max_pool"
 # One function implements an operator on the CPU and on a GPU (ops/operator.py): it is called by its name for the CPU.
 IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+# Inputs are integers from −2 to 2. Products and sums of them are exact in every dtype's accumulator while a sum stays
+# under 2²⁴ (4·K at most for a sum of K products, about 4·√K in fact), in whatever order they are added.
+LARGEST_INPUT = 2
+
+
+class Like(NamedTuple):
+    """A tensor without its data."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """A description of a tensor, a tuple of a list, anything else as it is: hashable."""
+        if isinstance(value, torch.Tensor):
+            return cls(tuple(value.shape), value.stride(), value.dtype, value.device)
+        return tuple(value) if isinstance(value, list) else value
+
+    def make(self, generator: torch.Generator) -> torch.Tensor:
+        """A tensor of small random integers with these strides, also where they overlap."""
+        reach = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
+        numel = reach + 1 if math.prod(self.shape) else 0
+        low, high = -LARGEST_INPUT, LARGEST_INPUT + 1
+        flat = torch.randint(low, high, (numel,), generator=generator, dtype=torch.int8, device=self.device)
+        return flat.to(self.dtype).as_strided(self.shape, self.stride)
 
 
 @dataclasses.dataclass(eq=False)
 class Operation:
-    """An operator's call as recorded. `source` is the forward call whose backward this is part of."""
+    """An operator's call as recorded. `source` is the forward call whose backward this is part of.
 
-    operator: str
+    If the operators ran, tensor arguments are `Like`s, and integer ones, place codes, are kept: they must fit a window.
+    """
+
+    op: Any
     layer: str
     arguments: dict[str, Any]
     source: "Operation | None"
@@ -43,6 +74,10 @@ class Operation:
     launches: list[jit.Launch] = dataclasses.field(default_factory=list)
     choices: list[tuning.Choice] = dataclasses.field(default_factory=list)
     copies: list[tuple[str, list[torch.Tensor]]] = dataclasses.field(default_factory=list)
+
+    @property
+    def operator(self) -> str:
+        return self.op._schema.name.split("::")[1]
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
@@ -69,30 +104,32 @@ class Operation:
         yield from self.copies
 
 
-def record(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool) -> list[Operation]:
+def record(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool = True, run: bool = False
+) -> list[Operation]:
     """The operations of `call(*args, **kwargs)`, in order, and of its backward where anything requires a gradient.
 
     Parameters, buffers, gradients and the random state stay as they are.
 
     Raises:
         TypeError: a lazy module that does not know its sizes.
-        RuntimeError: the call looks at the values of its tensors.
+        RuntimeError: the call looks at the values of its tensors, and they have none.
     """
     module = call if isinstance(call, torch.nn.Module) else torch.nn.Module()
-    state = dict([*module.named_parameters(), *module.named_buffers()])
-    for name, tensor in state.items():
-        if is_lazy(tensor):
-            raise TypeError(f"call must know its sizes, but {name} is a {type(tensor).__name__}: run the module once")
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    recorder = _Recorder(fake)
-    # what torch.compile made of a module runs as it was written: its compiler must not see this call
-    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"), fake, recorder, recorder.naming(module):
-        # a fake tensor is made with the .grad of its original, which torch warns of where that is no leaf
-        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
-        args, kwargs = _pytree.tree_map_only(torch.Tensor, lambda t: fake.from_tensor(_as_leaf(t)), (args, kwargs))
+    with contextlib.ExitStack() as stack:
+        if run:
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+            stack.enter_context(torch.random.fork_rng(devices=devices))
+            recorder = stack.enter_context(_Recorder(None))
+            state = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        else:
+            fake = _without_data(module, stack)
+            recorder = stack.enter_context(_Recorder(fake))
+            stack.enter_context(recorder.naming(module))
+            args, kwargs = _pytree.tree_map_only(torch.Tensor, lambda t: fake.from_tensor(_as_leaf(t)), (args, kwargs))
+            state = {name: fake.from_tensor(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
         try:
             if call is module:
-                state = {name: fake.from_tensor(tensor) for name, tensor in state.items()}
                 outputs = torch.func.functional_call(module, state, args, kwargs)
             else:
                 outputs = call(*args, **kwargs)
@@ -105,6 +142,19 @@ def record(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return recorder.seen
 
 
+def _without_data(module: torch.nn.Module, stack: contextlib.ExitStack) -> FakeTensorMode:
+    """From here on, tensors have no data."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor):
+            raise TypeError(f"call must know its sizes, but {name} is a {type(tensor).__name__}: run the module once")
+    stack.enter_context(warnings.catch_warnings())
+    # a fake tensor is made with the .grad of its original, which torch warns of where that is no leaf
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+    # what torch.compile made of a module runs as it was written: its compiler must not see this call
+    stack.enter_context(torch.compiler.set_stance("force_eager"))
+    return stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+
+
 def _as_leaf(t: torch.Tensor) -> torch.Tensor:
     """What led to an argument is no part of the call."""
     return t if t.is_leaf else t.detach().requires_grad_()
@@ -113,15 +163,28 @@ def _as_leaf(t: torch.Tensor) -> torch.Tensor:
 def _run_backward(outputs: Any) -> None:
     """Backward from every output to every leaf below it; no leaf's .grad is touched."""
     ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
-    leaves = list(leaves_of(ends))
+    leaves = list(_leaves_of(ends))
     if leaves:  # a graph that was there before the call is needed again: it is kept
-        torch.autograd.grad(ends, leaves, [torch.empty_like(t) for t in ends], retain_graph=True, allow_unused=True)
+        torch.autograd.grad(ends, leaves, [torch.ones_like(t) for t in ends], retain_graph=True, allow_unused=True)
+
+
+def _leaves_of(outputs: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The leaves of the outputs' graph: what a backward would add gradients to."""
+    nodes: list[Any] = [t.grad_fn for t in outputs]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            yield node.variable
+        following = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= following
+        nodes += following
 
 
 class _Recorder(TorchDispatchMode):
-    """Lets our operators allocate and choose on fake tensors, and keeps what they chose and launched."""
+    """Keeps the calls of our operators; on fake tensors also what they allocate, choose and launch."""
 
-    def __init__(self, fake: FakeTensorMode) -> None:
+    def __init__(self, fake: FakeTensorMode | None) -> None:
         super().__init__()
         self.seen: list[Operation] = []
         self._fake = fake
@@ -151,13 +214,17 @@ class _Recorder(TorchDispatchMode):
             return self._watch_copy(self._inside, func, args, kwargs or {})
         if func.namespace != "tritonconv":
             return func(*args, **(kwargs or {}))
+        names = [argument.name for argument in func._schema.arguments]
+        if self._fake is None:
+            described = [a.detach() if _is_code(a) else Like.of(a) for a in args]
+            self.seen.append(Operation(func, "", dict(zip(names, described, strict=True)), None))
+            return func(*args)
         latest = torch.autograd._get_sequence_nr() - 1
         args = [self._without_data(a) for a in args]
         node = torch._C._current_autograd_node()
         source = None if node is None else self._sources.get(node._sequence_nr())
-        arguments = {a.name: value for a, value in zip(func._schema.arguments, args, strict=True)}
-        operator = func._schema.name.split("::")[1]
-        self._inside = seen = Operation(operator, source.layer if source else self._layers[-1], arguments, source)
+        arguments = dict(zip(names, args, strict=True))
+        self._inside = seen = Operation(func, source.layer if source else self._layers[-1], arguments, source)
         try:
             with jit.record_launches() as seen.launches, tuning.record_choices() as seen.choices, self:
                 outputs = func.redispatch(IMPLEMENTATION, *args)
@@ -173,7 +240,7 @@ class _Recorder(TorchDispatchMode):
     def _without_data(self, value: Any) -> Any:
         """A tensor of the caller's own that the call found without being given it, such as a closure's weight."""
         is_real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
-        return self._fake.from_tensor(value) if is_real else value
+        return self._fake.from_tensor(value) if self._fake and is_real else value
 
     @staticmethod
     def _watch_copy(seen: Operation, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -189,3 +256,7 @@ class _Recorder(TorchDispatchMode):
 
 def storage(t: torch.Tensor) -> int:
     return t.untyped_storage()._cdata
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not value.is_floating_point()
