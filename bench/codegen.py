@@ -29,7 +29,8 @@ from triton.compiler import CompiledKernel
 
 from bench import environment, pipeline
 from bench import rows as results
-from tritonconv import candidates, functional, jit, tuning
+from tritonconv import functional, jit, tuning
+from tritonconv.tuning import candidates
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

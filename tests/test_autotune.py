@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import tritonconv
-from tritonconv import cache, functional, jit, nn, tuning
+from tritonconv import functional, jit, nn, tuning
 from tritonconv.recording import Like, record
+from tritonconv.tuning import store
 
-module = sys.modules["tritonconv.autotune"]  # the function hides it
+module = sys.modules["tritonconv.tuning.measure"]  # the function hides it
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,7 @@ def test_a_wrong_candidate_never_wins(device, timed, monkeypatch, how, reason):
     conv, x = layer(device), picture(device)
     least = min(row.chosen["BLOCK_M"] for row in tritonconv.autotune(conv, x).rows)
     with tuning.using({}):
-        cache.path(tuning.machine(x.device)).unlink()
+        store.path(tuning.machine(x.device)).unlink()
         spoil(monkeypatch, "implicit_gemm_forward_kernel", how, lambda kwargs: kwargs["BLOCK_M"] == least)
         report = tritonconv.autotune(conv, x)
         (row,) = report.rows
@@ -124,7 +125,7 @@ def test_where_nothing_is_right_the_built_in_tile_stays_and_a_warning_says_so(de
             report = tritonconv.autotune(conv, x)
         (row,) = report.rows
         assert row.chosen == row.built_in and len(row.refused) == row.candidates and not timed
-        assert not tuning.tuned and not report.files[0].exists()
+        assert not tuning.tuned() and not report.files[0].exists()
 
 
 def test_a_winner_must_be_right_on_every_recorded_call(device, timed, monkeypatch):
@@ -132,12 +133,12 @@ def test_a_winner_must_be_right_on_every_recorded_call(device, timed, monkeypatc
     conv, x, tall = layer(device), picture(device), picture(device, 2, 3, 16, 8)
     least = min(row.chosen["BLOCK_M"] for row in tritonconv.autotune(conv, x).rows)
     with tuning.using({}):
-        cache.path(tuning.machine(x.device)).unlink()
+        store.path(tuning.machine(x.device)).unlink()
         wrong = lambda kwargs: kwargs["BLOCK_M"] == least and kwargs["in_size"][1] == 16  # noqa: E731
         spoil(monkeypatch, "implicit_gemm_forward_kernel", torch.Tensor.zero_, wrong)
         with pytest.warns(UserWarning, match="refused on a second call"):
             (row,) = tritonconv.autotune(lambda: [conv(x), conv(tall)]).rows
-        assert row.chosen == row.built_in and not tuning.tuned
+        assert row.chosen == row.built_in and not tuning.tuned()
 
 
 def test_a_candidate_that_is_wrong_only_at_times_never_wins(device, timed, monkeypatch):
@@ -226,9 +227,9 @@ def test_every_operator_matches_its_reference_bit_for_bit(device, dtype, layout,
 
 
 def keys(call) -> set[tuning.Key]:
-    with tuning.listening() as asked, jit.record_launches(), torch.no_grad():
+    with tuning.record_choices() as choices, jit.record_launches(), torch.no_grad():
         call()
-    return set(asked)
+    return {choice.asked.key for choice in choices if choice.asked}
 
 
 def test_no_key_has_the_exact_batch(device):
@@ -260,7 +261,7 @@ def test_keys_tell_apart_what_wants_another_tile(device):
 def test_a_machine_that_is_not_there_has_nothing_tuned(device, timed):
     conv, x = layer(device), picture(device)
     tritonconv.autotune(conv, x)
-    assert tuning.tuned
+    assert tuning.tuned()
     with tuning.target("sm_80"):
         assert not keys(lambda: conv(x))
 
@@ -276,11 +277,11 @@ def test_a_second_process_measures_nothing(device, timed, folder):
     assert json.loads(file.read_text())["choices"] == {row.key: row.chosen for row in first.rows}
     timed.clear()
     with tuning.using({}):
-        assert not keys(lambda: conv(x)) & tuning.tuned.keys()  # a file alone changes nothing
+        assert not keys(lambda: conv(x)) & tuning.tuned().keys()  # a file alone changes nothing
         second = tritonconv.autotune(conv, x)
         assert not timed and [row.source for row in second.rows] == ["known"]
         assert [row.chosen for row in second.rows] == [row.chosen for row in first.rows]
-        assert dict(zip(tuning.tuned, [row.chosen for row in first.rows], strict=True)) == tuning.tuned
+        assert dict(zip(tuning.tuned(), [row.chosen for row in first.rows], strict=True)) == tuning.tuned()
     assert "0 measured, 1 known before" in str(second)
 
 
@@ -288,35 +289,35 @@ def test_a_stored_choice_that_is_no_candidate_is_measured_anew(device, timed):
     conv, x = layer(device), picture(device)
     report = tritonconv.autotune(conv, x)
     (row,), (file,) = report.rows, report.files
-    cache.merge(file, {row.key: {"BLOCK_M": 2}})
+    store.merge(file, {row.key: {"BLOCK_M": 2}})
     with tuning.using({}):
         (again,) = tritonconv.autotune(conv, x).rows
-    assert again.source == "measured" and again.chosen == row.chosen == cache.load(file)[row.key]
+    assert again.source == "measured" and again.chosen == row.chosen == store.load(file)[row.key]
 
 
 def test_two_processes_lose_nothing(folder):
     file = folder / "choices.json"
     program = (
-        "import sys; from pathlib import Path; from tritonconv import cache\n"
-        "for i in range(50): cache.merge(Path(sys.argv[1]), {f'{sys.argv[2]}{i}': {'BLOCK_M': 64}})"
+        "import sys; from pathlib import Path; from tritonconv.tuning import store\n"
+        "for i in range(50): store.merge(Path(sys.argv[1]), {f'{sys.argv[2]}{i}': {'BLOCK_M': 64}})"
     )
     command = [sys.executable, "-c", program, str(file)]
     processes = [subprocess.Popen([*command, name]) for name in "ab"]
     assert [process.wait() for process in processes] == [0, 0]
-    assert cache.load(file).keys() == {f"{name}{i}" for name in "ab" for i in range(50)}
+    assert store.load(file).keys() == {f"{name}{i}" for name in "ab" for i in range(50)}
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"\xff", b"[" * 10**5, b'{"choices": []}', b'{"choices": {"relu": {"BLOCK_M": 48}}}']
 )
 def test_a_damaged_file_is_set_aside_with_one_warning(device, timed, folder, content):
-    file = cache.path(tuning.machine(picture(device).device))
+    file = store.path(tuning.machine(picture(device).device))
     for attempt in range(2):  # the second does not overwrite what was set aside
         file.write_bytes(content)
         with tuning.using({}), pytest.warns(UserWarning) as warned:
             tritonconv.autotune(layer(device), picture(device))
         assert len(warned) == 1 and f"{file} is damaged" in str(warned[0].message)
-        assert len(cache.load(file)) == 1
+        assert len(store.load(file)) == 1
         assert [p.read_bytes() for p in folder.glob("*.damaged")] == [content] * (attempt + 1)
 
 
@@ -334,12 +335,12 @@ def test_without_a_folder_to_write_results_hold_for_the_process(device, timed, f
 
 def test_the_folder_follows_the_environment(monkeypatch):
     monkeypatch.setenv("TRITONCONV_CACHE_DIR", "/a")
-    assert cache.path("NVIDIA H200 sm_90").parent == Path("/a")
+    assert store.path("NVIDIA H200 sm_90").parent == Path("/a")
     monkeypatch.delenv("TRITONCONV_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert cache.path("x").parent == Path("/b/tritonconv")
+    assert store.path("x").parent == Path("/b/tritonconv")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.path("x").parent == Path.home() / ".cache" / "tritonconv"
+    assert store.path("x").parent == Path.home() / ".cache" / "tritonconv"
 
 
 # --- what is left as it was ---

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from test_tuning import ARCHITECTURES, GEMMS, TRITON_MAX_TENSOR_NUMEL
 from triton import next_power_of_2
 
-from tritonconv import candidates, tuning
+from tritonconv import tuning
 from tritonconv.problems import DTYPES, conv_problem
+from tritonconv.tuning import candidates
+from tritonconv.tuning import tiles as tables
 
 
 def sizes_of(operator: str, pixels: int, C_in: int, C_out: int, taps: int) -> dict[str, int]:
-    if operator in tuning.PIXEL_OPERATORS:
+    if operator in tables.PIXEL_OPERATORS:
         return {"pixels": pixels, "channels": C_out}
-    if operator in tuning.ELEMENT_OPERATORS:
+    if operator in tables.ELEMENT_OPERATORS:
         return {"elements": pixels}
     pooled = {"pooled": False} if operator == "implicit_gemm_forward" else {}
     return {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": taps, **pooled}
@@ -25,7 +27,7 @@ def sizes_of(operator: str, pixels: int, C_in: int, C_out: int, taps: int) -> di
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "sm_86"])
 @given(
-    operator=st.sampled_from([*GEMMS, *tuning.PIXEL_OPERATORS, *tuning.ELEMENT_OPERATORS]),
+    operator=st.sampled_from([*GEMMS, *tables.PIXEL_OPERATORS, *tables.ELEMENT_OPERATORS]),
     dtype=st.sampled_from(DTYPES),
     channels_last=st.booleans(),
     pixels=st.integers(1, 10**7),

@@ -23,6 +23,7 @@ from oracle import (
 
 from tritonconv import functional as TF
 from tritonconv import interpreter, tuning
+from tritonconv.tuning import tiles
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -86,7 +87,7 @@ def test_named_case_in_every_dtype(c, dtype, algorithm, device):
 @pytest.mark.parametrize("name", ["33 to 17 channels", "stride (2,1)", "dilation 4, stride 6", "groups 2", "depthwise"])
 def test_small_tiles(name, algorithm, device, monkeypatch):
     """Several ragged programs a launch, where the interpreter's own tiles hold a whole test."""
-    monkeypatch.setattr(tuning, "INTERPRETER_TILE", 512)
+    monkeypatch.setattr(tiles, "INTERPRETER_TILE", 512)
     tensors = case(name).tensors(torch.float32, device)
     check(case(name), algorithm, tensors, like_y(case(name), tensors))
 

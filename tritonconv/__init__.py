@@ -1,9 +1,9 @@
 """tritonconv: convolution layers for PyTorch whose every kernel is written in Triton, in Python."""
 
 from tritonconv import functional, nn
-from tritonconv.autotune import autotune
 from tritonconv.convert import convert
 from tritonconv.explain import explain
+from tritonconv.tuning.measure import autotune
 from tritonconv.version import __version__ as __version__
 
 __all__ = ["autotune", "convert", "explain", "functional", "nn"]

@@ -55,3 +55,12 @@ def keep_best(acc, best, code, place, valid, STORED: tl.constexpr):
     value = tl.where(valid[:, None], acc.to(STORED).to(acc.dtype), -float("inf"))
     take = is_better(value, best)
     return tl.where(take, value, best), tl.where(take, place, code)
+
+
+@jit
+def store_output(y_ptr, code_ptr, offs, valid, best, code, NO_PLACE: tl.constexpr, PASSES: tl.constexpr):
+    """A forward kernel's tile, (M, N), and where it is pooled the places that gradients go to."""
+    tl.store(y_ptr + offs, best.to(y_ptr.dtype.element_ty), mask=valid)
+    if code_ptr is not None:
+        code = tl.where(PASSES(best), code, NO_PLACE)  # a dead ReLU passes no gradient
+        tl.store(code_ptr + offs, code.to(code_ptr.dtype.element_ty), mask=valid)

@@ -23,8 +23,8 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
-from tritonconv.kernels.epilogue import Activation, keep_best
-from tritonconv.kernels.split_k import partial_sums, sum_splits
+from tritonconv.kernels.epilogue import Activation, keep_best, store_output
+from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.problems import ConvProblem, PoolProblem
 
 
@@ -79,8 +79,7 @@ def implicit_gemm_forward_kernel(
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_n, other=0.0).to(ACC)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
-    if POOL is not None:
-        code = tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
+    code = best if POOL is None else tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
 
     for place in range(PLACES):
         pixel, valid_pixel = position, valid_m
@@ -110,10 +109,7 @@ def implicit_gemm_forward_kernel(
 
     offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (k * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_n[None, :]
-    tl.store(y_ptr + offs_y, best.to(y_ptr.dtype.element_ty), mask=valid_y)
-    if POOL is not None:
-        code = tl.where(PASSES(best), code, NO_PLACE)  # a dead ReLU passes no gradient
-        tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
+    store_output(y_ptr, code_ptr, offs_y, valid_y, best, code, NO_PLACE, PASSES)
 
 
 @jit
@@ -246,12 +242,9 @@ def implicit_gemm_wgrad_kernel(
     dw_ptrs = dw_ptr + split * dw_stride_split + offs_dw
     tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
-        acc_b = tl.zeros((BLOCK_M,), ACC)
-        for step in range(steps - steps_w):
-            n, pixel = grid.unravel((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), out_size)
-            dy_ptrs_k = dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
-            dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride[1])[None, :]
-            acc_b += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_m[None, :], other=0.0).to(ACC), 0)
+        acc_b = sum_pixels(
+            dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_K, BLOCK_M
+        )
         last = valid_m & (pid_n == BLOCKS_N)
         tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
 

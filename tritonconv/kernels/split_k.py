@@ -6,6 +6,7 @@ import triton.language as tl
 
 from tritonconv import tuning
 from tritonconv.jit import jit
+from tritonconv.kernels import grid
 from tritonconv.problems import needs_int64
 
 
@@ -25,6 +26,19 @@ def sum_splits_kernel(
     for split in range(1, SPLITS):
         acc += tl.load(partial_ptr + (offs + split * numel), mask=valid, other=0.0)
     tl.store(out_ptr + offs, acc.to(out_ptr.dtype.element_ty), mask=valid)
+
+
+@jit
+def sum_pixels(
+    dy_ptr, dy_stride, k, valid_k, first, steps, N, size, ACC: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """dy of channels k, (BLOCK,), added up over `steps` blocks of PIXELS pixels from block `first`: a bias gradient."""
+    total = tl.zeros((BLOCK,), ACC)
+    for step in range(steps):
+        n, pixel = grid.unravel((first + step) * PIXELS + tl.arange(0, PIXELS), size)
+        dy_ptrs = (dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride)))[:, None] + (k * dy_stride[1])[None, :]
+        total += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC), 0)
+    return total
 
 
 def partial_sums(splits: int, out: torch.Tensor) -> torch.Tensor:

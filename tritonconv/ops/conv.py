@@ -52,8 +52,6 @@ WINDOW = "int[] stride, int[] padding, int[] dilation, int groups"
 class _Convolution(Operator):
     """What the operators here share."""
 
-    autocast = True
-
     @property
     def window(self) -> tuple[Any, Any, Any, Any]:
         return self.stride, self.padding, self.dilation, self.groups
@@ -96,6 +94,7 @@ class Conv(_Convolution):
     """y = conv(x, w) + b, or an activation of it; (N, C_out, P, Q)."""
 
     schema = f"convolution(Tensor x, Tensor w, Tensor? b, {WINDOW}, str? activation, str algorithm) -> Tensor y"
+    autocast = True
 
     def problem(self) -> ConvProblem:
         return self.forward_problem()
@@ -124,7 +123,6 @@ class ConvDgrad(_Convolution):
         f"convolution_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {WINDOW}, bool channels_last, str algorithm) "
         "-> Tensor dx"
     )
-    autocast = False
 
     def problem(self) -> ConvProblem:
         require_tensors("convolution_dgrad", dy=self.dy, w=self.w)
@@ -161,7 +159,6 @@ class ConvWgrad(_Convolution):
         f"convolution_wgrad(Tensor dy, Tensor x, int[] filter_size, {WINDOW}, bool bias, bool channels_last, "
         "str algorithm) -> (Tensor dw, Tensor db)"
     )
-    autocast = False
 
     def problem(self) -> ConvProblem:
         require_tensors("convolution_wgrad", dy=self.dy, x=self.x)
@@ -201,6 +198,7 @@ class ConvMaxPool(_Convolution):
         "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
         "-> (Tensor y, Tensor code)"
     )
+    autocast = True
 
     @property
     def pool(self) -> tuple[Any, Any, Any, Any]:

@@ -1,8 +1,8 @@
 """What an operator is, and its registration with torch.library: schema, implementation, fake, derivative, autocast.
 
 Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
-its own, and computes only the gradients asked for. Schemas have no rank: images have one to
-three axes, and lists an entry for each, in elements. `padding` of a convolution or a patch is flat, before and after
+its own, and computes only the gradients asked for. Schemas have no rank: images have one
+to three axes, and lists an entry for each, in elements. `padding` of a convolution or a patch is flat, before and after
 each axis: [top, bottom, left, right]. A place code is what backward needs to know of a
 pooled output (kernels/pooling.py).
 """
@@ -39,6 +39,11 @@ class Operator:
         if name == "channels_last":  # where it is no argument
             return is_channels_last(*(value for value in vars(self).values() if isinstance(value, torch.Tensor)))
         raise AttributeError(f"{type(self).__name__} has no argument {name!r}")
+
+    @property
+    def window(self) -> tuple[Any, Any, Any, Any]:
+        """What slides over the image, as a pooling or a patch has it."""
+        return self.kernel, self.stride, self.padding, self.dilation
 
     def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
         """An uninitialised tensor, channels_last where that is an argument and true, or where a tensor argument is."""

@@ -1,7 +1,5 @@
 """unfold (im2col) and fold (col2im), adjoint to each other."""
 
-from typing import Any
-
 import torch
 
 from tritonconv.kernels import im2col
@@ -11,23 +9,15 @@ from tritonconv.problems import ConvProblem, fold_problem, require_tensors, unfo
 PATCH = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 
 
-class _Patches(Operator):
-    """What the operators here share."""
-
-    @property
-    def patch(self) -> tuple[Any, ...]:
-        return self.kernel, self.stride, self.padding, self.dilation
-
-
 @register
-class Unfold(_Patches):
+class Unfold(Operator):
     """The patches of x, (N, C · R · S, P, Q)."""
 
     schema = f"unfold(Tensor x, {PATCH}) -> Tensor columns"
 
     def problem(self) -> ConvProblem:
         require_tensors("unfold", input=self.x)
-        return unfold_problem(self.x.shape, *self.patch)
+        return unfold_problem(self.x.shape, *self.window)
 
     def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.x.new_empty(problem.output_shape),)
@@ -36,18 +26,18 @@ class Unfold(_Patches):
         im2col.unfold(self.x, outputs[0], problem)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.fold(*gradients, self.shapes["x"][2:], *self.patch),)
+        return (operators.fold(*gradients, self.shapes["x"][2:], *self.window),)
 
 
 @register
-class Fold(_Patches):
+class Fold(Operator):
     """(N, C, *output_size): each element the sum of its copies in the patches (N, C · R · S, P, Q)."""
 
     schema = f"fold(Tensor columns, SymInt[] output_size, {PATCH}) -> Tensor y"
 
     def problem(self) -> ConvProblem:
         require_tensors("fold", input=self.columns)
-        return fold_problem(self.columns.shape, self.output_size, *self.patch)
+        return fold_problem(self.columns.shape, self.output_size, *self.window)
 
     def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.columns.new_empty(problem.input_shape),)
@@ -56,4 +46,4 @@ class Fold(_Patches):
         im2col.fold(self.columns, outputs[0], problem)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.unfold(*gradients, *self.patch),)
+        return (operators.unfold(*gradients, *self.window),)

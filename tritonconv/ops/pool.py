@@ -1,7 +1,5 @@
 """Max pooling. Its backward and its gather, adjoint to each other, close under differentiation."""
 
-from typing import Any
-
 import torch
 
 from tritonconv.kernels import pooling
@@ -11,16 +9,8 @@ from tritonconv.problems import PoolProblem, covered_problem, pool_problem, requ
 WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 
 
-class _Pool(Operator):
-    """What the operators here share."""
-
-    @property
-    def window(self) -> tuple[Any, Any, Any, Any]:
-        return self.kernel, self.stride, self.padding, self.dilation
-
-
 @register
-class MaxPool(_Pool):
+class MaxPool(Operator):
     """y, its place codes, and int64 indices into the plane when `return_indices` (else an empty tensor)."""
 
     schema = (
@@ -51,7 +41,7 @@ class MaxPool(_Pool):
 
 
 @register
-class MaxPoolBackward(_Pool):
+class MaxPoolBackward(Operator):
     """dx, (N, C, H, W): each window's dy at the place its code names."""
 
     schema = (
@@ -77,7 +67,7 @@ class MaxPoolBackward(_Pool):
 
 
 @register
-class MaxPoolGather(_Pool):
+class MaxPoolGather(Operator):
     """(N, C, P, Q): x at the place each window's code names, 0 where it names none."""
 
     schema = f"max_pool_gather(Tensor x, Tensor code, {WINDOW}, bool channels_last) -> Tensor y"

@@ -9,9 +9,11 @@ import math
 import torch
 from triton import next_power_of_2
 
-from tritonconv import tuning
 from tritonconv.problems import ALGORITHMS, ConvProblem
-from tritonconv.tuning import ELEMENT_OPERATORS, PIXEL_OPERATORS, Asked, Key, Tile
+from tritonconv.tuning.choices import built_in_algorithm
+from tritonconv.tuning.device import architecture
+from tritonconv.tuning.reasons import Asked, Tile
+from tritonconv.tuning.tiles import ELEMENT_OPERATORS, PIXEL_OPERATORS, built_in
 
 # Rows, columns, bytes of depth, warps and stages of GEMM tiles, before they are cut to the problem. From the configs of
 # Triton's python/tutorials/03-matrix-multiplication.py, and between them; twenty, with the built-in one, is what a user
@@ -46,16 +48,16 @@ MEASURE_DIRECT_BELOW = 32
 MEASURE_COLUMNS_BELOW = 2**26
 
 
-def of(key: Key, asked: Asked) -> list[Tile]:
+def of(asked: Asked) -> list[Tile]:
     """The candidates of a choice that a launcher or an operator asked for."""
-    if isinstance(asked.problem, ConvProblem) and key.operator.startswith("convolution"):
+    if isinstance(asked.problem, ConvProblem) and asked.key.operator.startswith("convolution"):
         return [{"algorithm": name} for name in algorithms(asked.problem, asked.sizes["pixels"])]
-    return tiles(key.operator, asked.x, **asked.sizes)
+    return tiles(asked.key.operator, asked.x, **asked.sizes)
 
 
 def algorithms(problem: ConvProblem, pixels: int) -> list[str]:
     """What "auto" may stand for, with `pixels` output pixels in the place of the problem's own batch."""
-    names = [tuning.built_in_algorithm(problem), "implicit_gemm"]
+    names = [built_in_algorithm(problem)[0], "implicit_gemm"]
     if min(problem.C_in, problem.C_out) // problem.groups < MEASURE_DIRECT_BELOW:
         names.append("direct")
     if problem.taps > 1 and pixels * problem.C_in * problem.taps <= MEASURE_COLUMNS_BELOW:
@@ -65,16 +67,16 @@ def algorithms(problem: ConvProblem, pixels: int) -> list[str]:
 
 def tiles(operator: str, x: torch.Tensor, **sizes: int) -> list[Tile]:
     """The built-in tile, then at most twenty others worth measuring, each legal on the architecture."""
-    built_in = tuning.built_in(operator, x, **sizes)
-    if tuning.architecture(x.device) == "interpreter":
-        others = _interpreter(built_in, operator, max(sizes.get("pixels", 0), sizes.get("elements", 0)))
+    first, _ = built_in(operator, x, **sizes)
+    if architecture(x.device) == "interpreter":
+        others = _interpreter(first, operator, max(sizes.get("pixels", 0), sizes.get("elements", 0)))
     elif operator in PIXEL_OPERATORS:
         others = _gpu_pixels(x, **sizes)
     elif operator in ELEMENT_OPERATORS:
         others = [{"BLOCK_M": rows, "num_warps": 8 if rows > 2048 else 4} for rows in (512, 2048, 4096, 8192)]
     else:
-        others = _gpu_gemm(built_in, operator, x, **sizes)
-    return [tile for i, tile in enumerate([built_in, *others]) if tile not in [built_in, *others][:i]]
+        others = _gpu_gemm(first, operator, x, **sizes)
+    return [tile for i, tile in enumerate([first, *others]) if tile not in [first, *others][:i]]
 
 
 def is_legal(choice: object) -> bool:
@@ -106,7 +108,7 @@ def _interpreter(built_in: Tile, operator: str, pixels: int) -> list[Tile]:
 def _gpu_gemm(
     built_in: Tile, operator: str, x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: int = False
 ) -> list[Tile]:
-    arch = tuning.architecture(x.device)
+    arch = architecture(x.device)
     reduced = C_in * taps if built_in.get("FLATTEN_TAPS") else C_in
     extents = {
         "implicit_gemm_forward": (pixels, C_out, reduced),

@@ -2,7 +2,7 @@
 
 The model runs once while its calls of our operators are recorded. Each call is then repeated on inputs of its own with
 one choice changed at a time; a candidate is timed only after its result was the reference's, bit for bit. What is
-chosen goes into tuning's table for this process and into a file (cache.py). Nothing here runs unless it is asked for.
+chosen goes into tuning's table for this process and into a file (store.py). Nothing here runs unless it is asked for.
 """
 
 import contextlib
@@ -17,11 +17,13 @@ from typing import Any, Literal
 import torch
 import triton.testing
 
-from tritonconv import cache, candidates, jit, tuning
+from tritonconv import jit
 from tritonconv.ops import operators
 from tritonconv.problems import pool_problem
 from tritonconv.recording import Like, Operation, record
-from tritonconv.tuning import Key, Tile
+from tritonconv.tuning import candidates, store
+from tritonconv.tuning.choices import tuned, using
+from tritonconv.tuning.reasons import Key, Tile, record_choices
 
 __all__ = ["Report", "Row", "autotune"]
 
@@ -144,19 +146,19 @@ class _Trial:
 
     def asked(self) -> dict[Key, list[Tile]]:
         """The choices that the call asks for, with their candidates. Nothing is launched."""
-        with tuning.listening() as asked, jit.record_launches():
+        with record_choices() as made, jit.record_launches():
             self.run()
-        return {key: candidates.of(key, request) for key, request in asked.items()}
+        return {choice.asked.key: candidates.of(choice.asked) for choice in made if choice.asked}
 
     def refusal(self) -> str:
         """Why the result with the choices in force is refused; "" if it is the reference's, bit for bit."""
         try:
-            with tuning.listening() as asked, _poisoned():
+            with record_choices() as made, _poisoned():
                 results = self.run()
             _synchronize(self.device)
         except Exception as error:  # whatever a compiler or a launch raises: out of shared memory, say
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        by_direct = any(key.operator.startswith("direct") for key in asked)
+        by_direct = any(choice.asked.key.operator.startswith("direct") for choice in made if choice.asked)
         references = self._reference("implicit_gemm" if by_direct else "direct")
         if isinstance(references, str):
             return f"no reference: {references}"
@@ -171,7 +173,7 @@ class _Trial:
         """The results by `algorithm` in float64, in the call's dtypes; or why there are none."""
         if algorithm not in self._references:
             try:
-                with tuning.using({}):
+                with using({}):
                     self._references[algorithm] = _reference(self.op, self.arguments, algorithm)
             except Exception as error:  # float64 takes four times the memory of bf16
                 self._references[algorithm] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -248,10 +250,10 @@ class _Search:
 
     def settle(self, trial: _Trial) -> None:
         """Choose whatever the call asks for that is not chosen yet: tiles by every algorithm, then the algorithm."""
-        with tuning.using(self.found):
+        with using(self.found):
             asked = trial.asked()
         before = {key for key in asked if key in self.rows and self.rows[key].source == "measured"}
-        route = next((key for key, choices in asked.items() if "algorithm" in choices[0]), None)
+        route = next((key for key, options in asked.items() if "algorithm" in options[0]), None)
         if route is not None and not self._is_settled(route, asked[route]):
             for choice in asked[route]:
                 self.found[route] = choice
@@ -267,36 +269,36 @@ class _Search:
         Where nothing was right nothing is kept: the next call of autotune looks, and warns, again.
         """
         right = {key: row for key, row in self.rows.items() if row.source == "known" or row.chosen_ms is not None}
-        tuning.tuned.update({key: row.chosen for key, row in right.items()})
+        tuned().update({key: row.chosen for key, row in right.items()})
         for machine in self._stored:
             rows = [row for key, row in right.items() if key.machine == machine and row.source == "measured"]
             if rows:
-                cache.merge(cache.path(machine), {row.key: row.chosen for row in rows})
-        return tuple(map(cache.path, self._stored))
+                store.merge(store.path(machine), {row.key: row.chosen for row in rows})
+        return tuple(map(store.path, self._stored))
 
     def _settle_tiles(self, trial: _Trial) -> None:
-        with tuning.using(self.found):
+        with using(self.found):
             asked = trial.asked()
-        for key, choices in asked.items():
-            if "algorithm" not in choices[0] and not self._is_settled(key, choices):
-                self._choose(trial, key, choices)
+        for key, options in asked.items():
+            if "algorithm" not in options[0] and not self._is_settled(key, options):
+                self._choose(trial, key, options)
 
-    def _is_settled(self, key: Key, choices: list[Tile]) -> bool:
+    def _is_settled(self, key: Key, options: list[Tile]) -> bool:
         """Whether a choice was made, now or before. One that is not among today's candidates is made anew."""
         if key.machine not in self._stored:
-            self._stored[key.machine] = cache.load(cache.path(key.machine))
-        known = tuning.tuned.get(key, self._stored[key.machine].get(str(key)))
-        if key not in self.rows and known in choices:
+            self._stored[key.machine] = store.load(store.path(key.machine))
+        known = tuned().get(key) or self._stored[key.machine].get(str(key))
+        if key not in self.rows and known in options:
             self.found[key] = known
-            self.rows[key] = Row(str(key), "known", choices[0], known)
+            self.rows[key] = Row(str(key), "known", options[0], known)
         return key in self.rows
 
-    def _choose(self, trial: _Trial, key: Key, choices: list[Tile]) -> None:
+    def _choose(self, trial: _Trial, key: Key, options: list[Tile]) -> None:
         """Time the candidates whose result is right, and keep the fastest."""
         times: dict[int, float] = {}
         refused: dict[int, str] = {}
-        for i, choice in enumerate(choices):
-            with tuning.using({**self.found, key: choice}):
+        for i, choice in enumerate(options):
+            with using({**self.found, key: choice}):
                 reason = trial.refusal()
                 if not reason:
                     times[i] = measure(trial.run, trial.device)
@@ -308,23 +310,23 @@ class _Search:
         if 0 in times and times[best] > (1 - LEAST_GAIN) * times[0]:
             best = 0
         if 0 in refused:
-            kept = f"{_describe(choices[best])} is used instead" if times else "no other was right: it stays"
+            kept = f"{_describe(options[best])} is used instead" if times else "no other was right: it stays"
             warnings.warn(f"the built-in choice for {key} was refused ({refused[0]}); {kept}", stacklevel=4)
-        self.found[key] = choices[best]
+        self.found[key] = options[best]
         self.rows[key] = Row(
             key=str(key),
             source="measured",
-            built_in=choices[0],
-            chosen=choices[best],
+            built_in=options[0],
+            chosen=options[best],
             built_in_ms=times.get(0),
             chosen_ms=times.get(best),
-            candidates=len(choices),
+            candidates=len(options),
             refused=tuple(refused.values()),
         )
 
     def _withdraw(self, trial: _Trial, keys: set[Key]) -> None:
         """Back to the built-in choice for keys measured on another call, where this call's result is wrong with it."""
-        with tuning.using(self.found):
+        with using(self.found):
             reason = trial.refusal()
         if not reason:
             return

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import triton
 
-from tritonconv.candidates import is_legal
-from tritonconv.tuning import Tile
+from tritonconv.tuning.candidates import is_legal
+from tritonconv.tuning.reasons import Tile
 from tritonconv.version import __version__
 
 
 def path(machine: str) -> Path:
-    """The file that holds the choices for `machine`, as tuning.machine names it."""
+    """The file that holds the choices for `machine`, as device.machine names it."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(os.environ.get("TRITONCONV_CACHE_DIR") or Path(home) / "tritonconv").expanduser()
     name = f"{machine} triton {triton.__version__} tritonconv {__version__}"

@@ -1,0 +1,114 @@
+"""The choices that launchers ask for: a tile, an algorithm, how far split-K splits.
+
+A choice is built in (tiles.py), or tuned: measured by tritonconv.autotune among candidates.py's, and looked up by its
+`Key`. An untuned process pays two comparisons.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from triton import cdiv, next_power_of_2
+
+from tritonconv.problems import ConvProblem, PoolProblem
+from tritonconv.tuning.device import architecture, dot_precision, has_target, machine
+from tritonconv.tuning.reasons import Asked, Key, Tile, because, is_recording
+from tritonconv.tuning.tiles import built_in
+
+# Programs that fill a GPU: two for each of an H200's 132 multiprocessors.
+GPU_PROGRAMS = 264
+# Channels of a group under which the direct kernel takes a grouped convolution.
+DIRECT_BELOW = 8
+
+_tuned: dict[Key, Tile] = {}  # what autotune chose in this process
+
+
+def tuned() -> dict[Key, Tile]:
+    """The tuned choices of this process."""
+    return _tuned
+
+
+@contextlib.contextmanager
+def using(choices: Mapping[Key, Tile]) -> Iterator[None]:
+    """Exactly `choices` are the tuned ones; with none, everything is built in."""
+    global _tuned
+    previous, _tuned = _tuned, dict(choices)
+    try:
+        yield
+    finally:
+        _tuned = previous
+
+
+def pick_algorithm(
+    problem: ConvProblem, algorithm: str, operator: str | None = None, x: torch.Tensor | None = None
+) -> str:
+    """What "auto" stands for: what was tuned for `operator` on tensors like `x`, else what is built in."""
+    if algorithm != "auto":
+        return because("algorithm", algorithm, "asked for by name")
+    asked = None
+    if operator is not None and x is not None:
+        C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
+        sizes = {"pixels": problem.N * math.prod(problem.output_size), "C_in": C_in, "C_out": C_out}
+        asked = _ask(operator, x, problem, sizes)
+        if asked and (choice := _tuned.get(asked.key)):
+            reason = 'by "auto": the fastest that autotune measured'
+            return because("algorithm", choice["algorithm"], reason, asked)
+    return because("algorithm", *built_in_algorithm(problem), asked)
+
+
+def pick(operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | None = None, **sizes: int) -> Tile:
+    """Block sizes, and on a GPU warps and stages, for `operator` on tensors like `x`.
+
+    `problem` tells tuned choices apart; the built-in ones do not depend on it.
+    """
+    asked = _ask(operator, x, problem, sizes)
+    if asked and (choice := _tuned.get(asked.key)):
+        return because("tile", choice, "the fastest that autotune measured", asked)
+    return because("tile", *built_in(operator, x, **sizes), asked)
+
+
+def built_in_algorithm(problem: ConvProblem) -> tuple[str, str]:
+    """Direct where groups leave a matrix product too few channels, else implicit GEMM; and why."""
+    if problem.groups == 1:
+        return "implicit_gemm", 'by "auto": one group gives a matrix product all the channels'
+    least = min(problem.C_in, problem.C_out) // problem.groups
+    if least < DIRECT_BELOW:
+        reason = f'by "auto": fewer than {DIRECT_BELOW} channels a group ({least}) are too few for a matrix product'
+        return "direct", reason
+    reason = f'by "auto": {DIRECT_BELOW} channels a group or more ({least}) are enough for a matrix product'
+    return "implicit_gemm", reason
+
+
+def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
+    """(splits, steps of each): a gradient with few tiles is split over its pixels until it fills the GPU."""
+    if architecture(x.device) == "interpreter":
+        return because("splits", (1, steps), "no split-K: the interpreter runs one program after another")
+    if steps <= 1 or programs == 0:
+        return because("splits", (1, steps), "no split-K: one block holds all pixels, or no tile needs them")
+    splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
+    reason = (
+        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles make {programs}; {steps} blocks of "
+        "pixels, 4 or more a split, 64 splits at most"
+    )
+    return because("splits", (splits, cdiv(steps, splits)), reason)
+
+
+def _ask(
+    operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | None, sizes: Mapping[str, int]
+) -> Asked | None:
+    """The question that a tuned choice answers; None where nobody looks and nothing is tuned."""
+    if has_target() or not (is_recording() or _tuned):
+        return None
+    bucket = {
+        name: next_power_of_2(max(size, 1)) if name in ("pixels", "elements") else int(size)
+        for name, size in sizes.items()
+    }
+    window = () if problem is None else dataclasses.astuple(problem.window)
+    if isinstance(problem, ConvProblem):
+        window += (problem.groups,)
+    channels_last = x.dim() > 2 and x.stride(1) == 1
+    precision = dot_precision(x)
+    key = Key(machine(x.device), operator, x.dtype, channels_last, precision, window, tuple(bucket.items()))
+    return Asked(key, x, problem, bucket)

@@ -1,0 +1,166 @@
+"""The built-in tiles, by operator: pure host code, from (operator, dtype, architecture, size), never the exact batch.
+
+Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory; the
+interpreter pays for each operation of each program and wants few programs with tiles as large as a cache holds.
+"""
+
+from collections.abc import Callable
+
+import torch
+from triton import next_power_of_2
+
+from tritonconv.tuning.device import architecture, dot_precision
+from tritonconv.tuning.reasons import Tile, because
+
+# Elements of the largest tile in the interpreter; Triton allows 2**20.
+INTERPRETER_TILE = 2**17
+# Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
+FLATTEN_BELOW = 16
+# Operators on tiles of pixels × channels, and on plain runs of elements.
+PIXEL_OPERATORS = (
+    *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
+    *("max_pool_forward", "max_pool_backward", "max_pool_gather"),
+)
+ELEMENT_OPERATORS = ("sum_splits", "elementwise")
+
+
+def built_in(operator: str, x: torch.Tensor, **sizes: int) -> tuple[Tile, str]:
+    """The tile of the tables below, whatever was tuned, and why."""
+    arch = architecture(x.device)
+    if arch == "interpreter":
+        reason = "the interpreter's table: few programs with large tiles, since each program costs"
+        return _INTERPRETER[operator](x, **sizes), reason
+    return _GPU[operator](x, **sizes), f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
+
+
+def _flatten_taps(C_in: int) -> bool:
+    """Whether K blocks run on across taps, for `C_in` channels of a group."""
+    if C_in < FLATTEN_BELOW:
+        reason = f"taps flattened: fewer than {FLATTEN_BELOW} channels ({C_in}) would leave most of a K block empty"
+        return because("taps", True, reason)
+    return because("taps", False, f"a tap at a time: {C_in} channels fill a K block")
+
+
+def _block(size: int, least: int, most: int) -> int:
+    return max(least, min(most, next_power_of_2(max(size, 1))))
+
+
+# --- the interpreter ---
+
+
+def _interpreter_rows(rows: int, *columns: int) -> int:
+    return _block(rows, 1, max(1, INTERPRETER_TILE // max(columns)))
+
+
+def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int, taps: int, flatten: bool) -> Tile:
+    BLOCK_N = _block(columns, 1, 512)
+    BLOCK_K = _block(channels * taps if flatten else channels, 1, 256)
+    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+
+
+def _interpreter_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+    flatten = _flatten_taps(C_in)
+    return {"FLATTEN_TAPS": flatten, **_interpreter_gemm(x, pixels, C_out, C_in, taps, flatten)}
+
+
+def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    return _interpreter_gemm(x, pixels, C_in, C_out, taps, False)
+
+
+def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    # a tap at a time loads dy once a tap; all taps at once computes 2-D masks: whichever touches fewer elements
+    flatten = 1.5 * next_power_of_2(taps * C_in) + C_out < taps * (next_power_of_2(C_in) + C_out)
+    because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: that touches fewer elements")
+    BLOCK_M = _block(C_out, 1, 512)
+    BLOCK_N = _block(C_in * taps if flatten else C_in, 1, 1024)
+    BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
+    return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+
+
+def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+    BLOCK_N = _block(channels, 1, 256)
+    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
+
+
+def _interpreter_elements(x: torch.Tensor, elements: int) -> Tile:
+    return {"BLOCK_M": _interpreter_rows(elements, 1)}
+
+
+# --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
+
+
+def _gpu_limits(x: torch.Tensor) -> tuple[int, int, int, int]:
+    """(rows, columns, depth, stages) of the largest GEMM tile of a dtype that `bench.codegen` shows without a spill."""
+    if x.dtype == torch.float64:
+        return 32, 32, 16, 2
+    arch = architecture(x.device)
+    if x.dtype == torch.float32:
+        # three TF32 products for one keep three times the operands in registers
+        depth = 16 if dot_precision(x) == "tf32x3" and arch != "sm_90" else 32
+        return 128 if arch == "sm_100" else 64, 64, depth, 3
+    return 128, 64, 64 if arch == "sm_90" else 32, 3
+
+
+def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    if pooled:  # the running maximum and its place take registers beside the accumulator
+        rows, columns = min(rows, 64), columns // 2 if x.dtype == torch.float32 else columns
+    flatten = _flatten_taps(C_in)
+    return {
+        "FLATTEN_TAPS": flatten,
+        "BLOCK_M": rows,
+        "BLOCK_N": _block(C_out, 16, columns),
+        "BLOCK_K": _block(C_in * taps if flatten else C_in, 16, depth),
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    return {
+        "BLOCK_M": rows,
+        "BLOCK_N": _block(C_in, 16, columns),
+        "BLOCK_K": _block(C_out, 16, depth),
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+    rows, columns, depth, stages = _gpu_limits(x)
+    flatten = _flatten_taps(C_in)
+    return {
+        "FLATTEN_TAPS": flatten,
+        "BLOCK_M": _block(C_out, 16, rows),
+        "BLOCK_N": _block(C_in * taps if flatten else C_in, 16, columns),
+        "BLOCK_K": depth,
+        "num_warps": 4,
+        "num_stages": stages,
+    }
+
+
+def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+    # threads run along whichever of pixels and channels is contiguous
+    BLOCK_N = _block(channels, 1, 64) if x.dim() > 2 and x.stride(1) == 1 else 1
+    return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
+
+
+def _gpu_elements(x: torch.Tensor, elements: int) -> Tile:
+    return {"BLOCK_M": 1024, "num_warps": 4}
+
+
+_INTERPRETER: dict[str, Callable[..., Tile]] = {
+    "implicit_gemm_forward": _interpreter_forward,
+    "implicit_gemm_dgrad": _interpreter_dgrad,
+    "implicit_gemm_wgrad": _interpreter_wgrad,
+    **dict.fromkeys(PIXEL_OPERATORS, _interpreter_pixels),
+    **dict.fromkeys(ELEMENT_OPERATORS, _interpreter_elements),
+}
+_GPU: dict[str, Callable[..., Tile]] = {
+    "implicit_gemm_forward": _gpu_forward,
+    "implicit_gemm_dgrad": _gpu_dgrad,
+    "implicit_gemm_wgrad": _gpu_wgrad,
+    **dict.fromkeys(PIXEL_OPERATORS, _gpu_pixels),
+    **dict.fromkeys(ELEMENT_OPERATORS, _gpu_elements),
+}
