@@ -33,10 +33,10 @@ class Fault(NamedTuple):
 def faults(file: str, tests: str, rows: list[tuple[str, ...]]) -> list[Fault]:
     """Faults in one file, as rows (before, after, names of likely tests in the file `tests`[, why]).
 
-    The names stand in one string; one of another file is written out, as in tests/test_x.py::test_y.
+    The names stand in one string; a whole file or a test of another one is written out, as in tests/test_x.py::test_y.
     """
 
     def targets(names: str) -> tuple[str, ...]:
-        return tuple(name if "::" in name else f"{tests}::{name}" for name in names.split())
+        return tuple(name if name.startswith("tests/") else f"{tests}::{name}" for name in names.split())
 
     return [Fault(file, before, after, targets(names), *why) for before, after, names, *why in rows]

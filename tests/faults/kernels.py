@@ -1,0 +1,300 @@
+"""Faults of the kernels, and of what launches them."""
+
+from tests.faults.fault import Fault, faults
+
+CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
+VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
+EDGES, POOL = "tests/test_edges.py", "tests/test_pool.py"
+
+GRID = faults(
+    "tritonconv/kernels/grid.py",
+    CONV,
+    [
+        # windows, on the host
+        (
+            "leaves.append(before > 0 or last >= length)",
+            "leaves.append(before > 0)",
+            "test_named_case",
+            "padding after",
+        ),
+        ("leaves.append(before > 0 or last >= length)", "leaves.append(last >= length)", "test_named_case"),
+        ("last >= length)", "last > length)", f"{POOL}::test_same_as_torch", "ceil_mode's last row"),
+        ("before == 0 and positions == length", "positions == length", "test_named_case"),
+        (" and positions == length", "", f"{EDGES}::test_a_stride_past_the_image_has_no_more_phases_than_pixels"),
+        (
+            "covering.append(((taps - 1) * spread + step) // step)",
+            "covering.append(taps)",
+            f"{POOL}::test_same_as_torch",
+        ),
+        (
+            "((taps - 1) * spread + step) // step",
+            "((taps - 1) * spread + step - 1) // step",
+            f"{POOL}::test_same_as_torch",
+        ),
+        ("[before for before, _ in w.padding]", "[after for _, after in w.padding]", "test_named_case", "'same', 4x2"),
+        (
+            "return (fill,) * (3 - len(values)) + tuple(values)",
+            "return tuple(values) + (fill,) * (3 - len(values))",
+            "test_named_case",
+        ),
+        # phases
+        (
+            "tuple(map(min, problem.window.stride, problem.input_size))",
+            "problem.window.stride",
+            f"{EDGES}::test_a_stride_past_the_image_has_no_more_phases_than_pixels",
+        ),
+        ("pow(d // g, -1, s // g)", "d // g", "test_named_case", "the inverse of a unit is not always itself"),
+        ("pow(d // g, -1, s // g)", "1", "test_named_case"),
+        ("-(-size // stride)", "size // stride", "test_named_case"),
+        ("padded = phase + WINDOW[PADDING][AXIS]", "padded = phase", "test_named_case"),
+        ("tl.where(padded % PHASES[GCD][AXIS] == 0, count, 0)", "count", "test_named_case"),
+        ("(WINDOW[SIZE][AXIS] - first + step - 1) // step", "(WINDOW[SIZE][AXIS] - first) // step", "test_named_case"),
+        (
+            "of_row = tl.maximum(count[2], 1)",
+            "of_row = count[2]",
+            f"{EDGES}::test_dgrad_divides_by_no_count_that_may_be_zero",
+        ),
+        (
+            "first[1] + row % of_plane * (WINDOW[STRIDE][1] // PHASES[GCD][1])",
+            "first[1] + row % of_plane * WINDOW[STRIDE][1]",
+            "test_named_case",
+        ),
+        (
+            "valid & (d < size[0]) & (h < size[1]) & (w < size[2])",
+            "valid & (d < size[0]) & (h < size[1])",
+            "test_named_case",
+        ),
+        # positions, taps, windows
+        (
+            "return pid // inner // middle, pid // inner % middle, pid % inner",
+            "return pid // middle // inner, pid // middle % inner, pid % middle",
+            VALUES,
+        ),
+        ("    r = row % WINDOW[SIZE][1]\n", "    r = row\n", "tests/test_ops.py::test_convolution_of_any_rank"),
+        (
+            "position[1] * WINDOW[STRIDE][1] - WINDOW[PADDING][1],\n        position[2] * WINDOW[STRIDE][2] - WINDOW[PADDING][2]",
+            "position[1] * WINDOW[STRIDE][2] - WINDOW[PADDING][1],\n        position[2] * WINDOW[STRIDE][2] - WINDOW[PADDING][2]",
+            "test_named_case",
+        ),
+        (
+            "(tap[0] * WINDOW[DILATION][0], tap[1] * WINDOW[DILATION][1], tap[2] * WINDOW[DILATION][2])",
+            "(tap[0] * WINDOW[DILATION][0], tap[1] * WINDOW[DILATION][1], tap[2] * WINDOW[DILATION][1])",
+            "test_named_case",
+        ),
+        ("valid = valid & (h >= 0) & (h < size[1])", "valid = valid & (h >= 0) & (h <= size[1])", "test_named_case"),
+        ("valid = valid & (w >= 0) & (w < size[2])", "valid = valid & (w < size[2])", "test_named_case"),
+        (
+            "valid = valid & (position[1] >= 0) & (position[1] < size[1])",
+            "valid = valid & (position[1] >= 0)",
+            "test_named_case",
+        ),
+        ("valid = number < WINDOW[TAPS]", "valid = number <= WINDOW[TAPS]", VALUES),
+        ("        valid = c < C\n", "        valid = c < BLOCK\n", VALUES),
+        (
+            "blocks: tl.constexpr = (CHANNELS + BLOCK - 1) // BLOCK",
+            "blocks: tl.constexpr = CHANNELS // BLOCK + 1",
+            f"{BLOCKS}::test_several_blocks_of_channels tests/test_fused.py",
+        ),
+        (
+            "c = step % blocks * BLOCK + tl.arange",
+            "c = tl.arange",
+            f"{BLOCKS}::test_several_blocks_of_channels",
+            "the first K block alone",
+        ),
+        ("(window * WINDOW[STRIDE][AXIS] == inside) & (window < size)", "(window < size)", "test_named_case"),
+        ("valid = valid & (inside >= 0) & (window", "valid = valid & (window", "test_named_case"),
+        (
+            "valid = valid & (window >= 0) & (window < size)\n    return window",
+            "valid = valid & (window < size)\n    return window",
+            "test_named_case",
+        ),
+        ("(tap * WINDOW[DILATION][AXIS] == inside)", "(tap >= 0)", f"{POOL}::test_same_as_torch"),
+        (
+            "        place += r * WINDOW[SIZE][2]\n",
+            "        place += r * WINDOW[SIZE][1]\n",
+            f"{POOL}::test_same_as_torch",
+        ),
+        ("tl.minimum(tl.maximum(position[2], 0), size[2] - 1)", "position[2]", POOL),
+    ],
+)
+GEMM = faults(
+    "tritonconv/kernels/implicit_gemm.py",
+    BLOCKS,
+    [
+        ("GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)", "GROUPS, C_out // BLOCK_N, OFFSET)", VALUES),
+        (
+            "    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)\n    valid_m = n < N\n",
+            "    offs_n = tl.arange(0, BLOCK_N)\n    valid_m = n < N\n",
+            "test_several_blocks_of_channels",
+        ),
+        ("x_group = x_ptr + group * C_in * x_stride[1]", "x_group = x_ptr + group * x_stride[1]", VALUES),
+        (
+            "bias = tl.load(b_ptr + k * b_stride",
+            "bias = tl.load(b_ptr + tl.arange(0, BLOCK_N) * b_stride",
+            "test_several_blocks_of_channels",
+        ),
+        ("        if ACTIVATION is not None:\n            acc = ACTIVATION(acc)\n", "", "tests/test_fused.py"),
+        (
+            "blocks_k: tl.constexpr = (C_out + BLOCK_K - 1) // BLOCK_K",
+            "blocks_k: tl.constexpr = C_out // BLOCK_K + 1",
+            f"test_several_blocks_of_channels {CONV}::test_named_case",
+            "runs past the channels",
+        ),
+        (
+            "        k = step % blocks_k * BLOCK_K + tl.arange(0, BLOCK_K).to(OFFSET)\n",
+            "        k = tl.arange(0, BLOCK_K).to(OFFSET)\n",
+            "test_several_blocks_of_channels",
+        ),
+        ("dy_group = dy_ptr + group * C_out * dy_stride[1]", "dy_group = dy_ptr + group * C_in * dy_stride[1]", VALUES),
+        ("w_ptr + group * C_out * w_stride[0] + offs_n * w_stride[1]", "w_ptr + offs_n * w_stride[1]", VALUES),
+        ("    c = group * C_in + offs_n\n", "    c = offs_n\n", VALUES),
+        ("offs_m = rest % BLOCKS_M * BLOCK_M", "offs_m = BLOCKS_M * 0 * BLOCK_M", "test_several_blocks_of_channels"),
+        (
+            "split = rest // BLOCKS_M",
+            "split = rest // BLOCKS_M * 0",
+            f"test_several_blocks_of_channels {CONV}::test_tiles_of_a_gpu",
+        ),
+        ("(group * C_in + c) * x_stride[1]", "c * x_stride[1]", VALUES),
+        ("steps_w = steps * (pid_n < BLOCKS_N)", "steps_w = steps * (pid_n < BLOCKS_N - 1)", VALUES),
+        ("        valid_n = valid_n & (pid_n < BLOCKS_N)\n", "", VALUES),
+        ("last = valid_m & (pid_n == BLOCKS_N)", "last = valid_m", VALUES),
+        (
+            'steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])',
+            'steps = problem.taps * C_in // tile["BLOCK_K"]',
+            VALUES,
+        ),
+        (
+            'steps = problem.taps * triton.cdiv(C_in, tile["BLOCK_K"])',
+            'steps = problem.taps * (C_in // tile["BLOCK_K"])',
+            VALUES,
+        ),
+        (
+            'blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])',
+            'blocks_n = problem.taps * (C_in // tile["BLOCK_N"] or 1)',
+            "test_several_blocks_of_channels",
+        ),
+        (
+            "**numerics(x, x, w, y),",
+            "**numerics(x, x, w),",
+            "tests/test_conv2d.py::test_offsets_beyond_32_bits",
+            "only the output is large",
+        ),
+        ("**numerics(dy, dy, w, dx),", "**numerics(dy, dy, w),", "tests/test_conv2d.py::test_offsets_beyond_32_bits"),
+    ],
+)
+OTHERS = [
+    *faults(
+        "tritonconv/kernels/direct.py",
+        CONV,
+        [
+            ("    c0 = k // C_out * C_in\n", "    c0 = k // C_out\n", "test_named_case"),
+            ("    k0 = c // C_in * C_out\n", "    k0 = c // C_in\n", "test_named_case"),
+            ("c % C_in * w_stride[1]", "c * w_stride[1]", "test_named_case"),
+            ("            for _ in range(C_in):\n", "            for _ in range(1):\n", "test_named_case"),
+            ("steps_w = steps * (filters < FILTERS)", "steps_w = steps * (filters < FILTERS - 1)", "test_named_case"),
+            ("(k // C_out * C_in + c) * x_stride[1]", "c * x_stride[1]", "test_named_case"),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/pooling.py",
+        POOL,
+        [
+            ('other=-float("inf")).to(ACC)', "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
+            (" | ((code == NO_PLACE) & valid[:, None])", "", "test_infinities_and_nan"),
+            ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", "tests/test_pool.py"),
+            ("tl.where(code == place[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
+            (
+                "mask=valid & (code != NO_PLACE), other=0.0)",
+                "mask=valid, other=0.0)",
+                "tests/test_pool.py tests/test_gradcheck.py",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/im2col.py",
+        CONV,
+        [
+            ("c = j // PATCH[grid.TAPS]", "c = j", "test_named_case"),
+            ("(c * PATCH[grid.TAPS] + number)", "(c + number)", "test_named_case"),
+            (
+                "    if matrix is not dw:\n        dw.copy_(matrix)\n",
+                "",
+                "test_layout test_memory_format_follows_torch",
+            ),
+            (
+                "torch.float64 if dy.dtype == torch.float64 else torch.float32)",
+                "dy.dtype)",
+                "test_dtype",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/elementwise.py",
+        "tests/test_nn.py",
+        [
+            (
+                "and all(strides == [1] for strides in merged)",
+                "",
+                f"{POOL}::test_relu_is_torchs",
+            ),
+            (
+                "            _launch(function, x[i], None if dy is None else dy[i], out[i])\n        return\n",
+                "            _launch(function, x[i], None if dy is None else dy[i], out[i])\n            return\n",
+                f"{POOL}::test_relu_is_torchs",
+                "the first index alone",
+            ),
+            ("        if size == 1:\n            continue\n", "", f"{POOL}::test_relu_is_torchs"),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/epilogue.py",
+        "tests/test_fused.py",
+        [
+            ("(output > 0) | (output != output)", "output > 0", "test_nan_and_infinity_pass_through"),
+            ("return tl.where(output <= 0, 0.0, dy)", "return tl.where(output < 0, 0.0, dy)", "tests/test_fused.py"),
+            ("return (value > best) | (value != value)", "return value > best", f"{POOL}::test_infinities_and_nan"),
+            (
+                "return (value > best) | (value != value)",
+                "return (value >= best) | (value != value)",
+                f"{POOL}::test_first_of_equals_wins",
+            ),
+            ("acc.to(STORED).to(acc.dtype)", "acc", "tests/test_fused.py", "ties of rounded values"),
+            ("tl.where(PASSES(best), code, NO_PLACE)", "code", "tests/test_fused.py"),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/split_k.py",
+        CONV,
+        [
+            (
+                "for split in range(1, SPLITS):",
+                "for split in range(1, SPLITS - 1):",
+                "test_tiles_of_a_gpu tests/test_blocks.py",
+            ),
+            (
+                "dtype = out.dtype if out.dtype == torch.float64 else torch.float32",
+                "dtype = out.dtype",
+                "test_tiles_of_a_gpu tests/test_blocks.py",
+            ),
+            (
+                "    if partial.shape[0] == 1 or out.numel() == 0:\n",
+                "    if partial.shape[0] == 1:\n",
+                f"{EDGES}::test_no_input_channels_answer_the_bias",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/arguments.py",
+        CONV,
+        [
+            ("tl.int64 if needs_int64(*tensors) else tl.int32", "tl.int32", "test_offsets_beyond_32_bits"),
+            (
+                "tl.float64 if dtype == torch.float64 else tl.float32",
+                "tl.float32",
+                "test_named_case tests/test_gradcheck.py",
+            ),
+        ],
+    ),
+]
+
+FAULTS: list[Fault] = [*GRID, *GEMM, *OTHERS]
