@@ -86,8 +86,10 @@ CASES = (
     Case(
         "dilation 3, stride 2", "coprime: every row is reached by some taps", H=9, W=8, dilation=3, stride=2, padding=1
     ),
+    Case("dilation 2, stride 5", "2 is not its own inverse modulo 5", H=16, W=13, dilation=2, stride=5, padding=1),
     Case("padding (2,0)", "the two paddings differ", padding=(2, 0)),
     Case("same", "'same' with a 3×3 filter", padding="same"),
+    Case("same 2x2", "'same' pads by 1 behind and by 0 before", R=2, S=2, padding="same"),
     Case("same 4x2", "'same' with an even filter pads one more behind than before", R=4, S=2, padding="same"),
     Case("same 4x3, dilation (1,2)", "'same' counts the dilated filter", R=4, padding="same", dilation=(1, 2)),
     Case("valid", "'valid' is no padding", padding="valid"),

@@ -87,10 +87,11 @@ def test_the_fastest_candidate_wins_and_is_used(device, timed, launches):
     ("how", "reason"),
     [
         (lambda y: y.view(-1)[-1:].add_(1), "wrong result: 1 of"),
+        (lambda y: y.copy_(torch.nextafter(y, torch.tensor(float("inf")).to(y))), "wrong result: 1280 of 1280"),
         (lambda y: y.fill_(float("nan")), "wrong result: 1280 of 1280"),
         (raises, "RuntimeError: out of resource"),
     ],
-    ids=["one element", "unwritten", "raises"],
+    ids=["one element", "last bits", "unwritten", "raises"],
 )
 def test_a_wrong_candidate_never_wins(device, timed, monkeypatch, how, reason):
     conv, x = layer(device), picture(device)
@@ -105,6 +106,35 @@ def test_a_wrong_candidate_never_wins(device, timed, monkeypatch, how, reason):
         assert [least] not in timed[-row.candidates + len(row.refused) :]  # no speed of a wrong result
         assert f"{len(row.refused)} of {row.candidates}" in str(report) and reason in str(report)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
+def test_an_element_nobody_wrote_is_refused(device, timed, monkeypatch):
+    """Also where memory that was used before holds the right values still."""
+    conv, x = layer(device), picture(device)
+    least = min(row.chosen["BLOCK_M"] for row in tritonconv.autotune(conv, x).rows)
+    with tuning.using({}):
+        store.path(tuning.machine(x.device)).unlink()
+        run = jit.Kernel.run
+
+        def lazy(self, *args, **kwargs):
+            # where the memory holds something else than NaN, that would do
+            if kwargs.get("BLOCK_M") != least or not kwargs["y_ptr"].isnan().all():
+                run(self, *args, **kwargs)
+
+        monkeypatch.setattr(jit.Kernel, "run", lazy)
+        (row,) = tritonconv.autotune(conv, x).rows
+    assert least < row.chosen["BLOCK_M"] and len(row.refused) == 1
+
+
+def test_the_reference_is_another_algorithm(device, monkeypatch, launches):
+    """Otherwise a mistake that both make is none."""
+    x, w = picture(device), picture(device, 5, 3, 3, 3)
+    monkeypatch.setattr(module, "measure", lambda run, device: 1.0)
+    for algorithm, other in (("direct", "implicit_gemm"), ("implicit_gemm", "direct")):
+        launches.clear()
+        tritonconv.autotune(lambda a=algorithm: functional.conv2d(x, w, algorithm=a))
+        wide = {name for name, arguments in launches if arguments["x_ptr"].dtype == torch.float64}
+        assert wide == {f"{other}_forward_kernel"}
 
 
 def test_a_wrong_built_in_tile_is_not_silent(device, timed, launches, monkeypatch):
@@ -252,10 +282,22 @@ def test_keys_tell_apart_what_wants_another_tile(device):
         lambda: functional.conv2d(x, w[:, :2], groups=2),
         lambda: functional.conv2d(x.to(memory_format=torch.channels_last), w),
         lambda: functional.conv2d(x.half(), w.half()),
+        lambda: functional.conv2d(x.bfloat16(), w.bfloat16()),
+        lambda: functional.conv2d(x, w[:2]),
+        lambda: functional.conv2d(x[:, :3], w[:, :3]),
+        lambda: functional.conv2d(x, w, dilation=2),
+        lambda: functional.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
     ]
     found = [keys(variant) for variant in variants]
     assert all(not a & b for i, a in enumerate(found) for b in found[:i])
     assert len({str(key) for one in found for key in one}) == sum(map(len, found))
+
+
+def test_keys_know_the_precision(device, monkeypatch):
+    x, w = picture(device, 2, 4, 8, 8), picture(device, 4, 4, 3, 3)
+    full = keys(lambda: functional.conv2d(x, w))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert not full & keys(lambda: functional.conv2d(x, w))
 
 
 def test_a_machine_that_is_not_there_has_nothing_tuned(device, timed):

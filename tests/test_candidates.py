@@ -69,6 +69,18 @@ def test_products_fit_shared_memory(architecture, dtype, operator):
         assert tile["num_stages"] * stage <= candidates.SHARED_BYTES.get(architecture, 99 * 1024)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("pooled", [False, True])
+def test_accumulators_leave_registers(pooled, dtype):
+    """Half of a thread's 255 at most: float64 takes two each, a running maximum and its place as many again."""
+    sizes = {"pixels": 10**6, "C_in": 512, "C_out": 512, "taps": 9, "pooled": pooled}
+    with tuning.target("sm_90"):
+        tiles = candidates.tiles("implicit_gemm_forward", torch.empty(1, 1, 1, 1, dtype=dtype), **sizes)
+    for tile in tiles[1:]:
+        values = tile["BLOCK_M"] * tile["BLOCK_N"] * (3 if pooled else 1) * (2 if dtype == torch.float64 else 1)
+        assert values // (32 * tile["num_warps"]) <= 128
+
+
 @pytest.mark.parametrize(
     ("C_in", "C_out", "groups", "filter_size", "expected"),
     [

@@ -311,6 +311,37 @@ def test_bias_gradient_alone(algorithm, device):
 
 
 @by_algorithm
+def test_gradients_and_their_gradients_stay_in_the_algorithm(algorithm, device, launches):
+    x, w, b = (t.requires_grad_() for t in case("plain").tensors(torch.float32, device))
+    y = TF.conv2d(x, w, b, algorithm=algorithm)
+    first = torch.autograd.grad(y, (x, w, b), torch.ones_like(y).requires_grad_(), create_graph=True)
+    torch.autograd.grad(first, (x, w), [torch.ones_like(t) for t in first])
+    kernels = {"im2col": "implicit_gemm"}.get(algorithm, algorithm)
+    products = [name for name, _ in launches if not name.startswith(("unfold", "fold", "sum_splits"))]
+    assert {name.rsplit("_", 2)[0] for name in products} == {kernels}
+    assert any(name == "unfold_kernel" for name, _ in launches) == (algorithm == "im2col")
+    launched = len(launches) // 2  # as many for what im2col and the others do twice
+    assert launched >= 3
+
+
+@pytest.mark.parametrize("wanted", ["x", "w", "dy"])
+@pytest.mark.parametrize("first", ["x", "w"])
+def test_second_gradients_are_computed_where_they_are_asked_for(first, wanted, device, launches):
+    tensors = dict(zip("xw", case("plain").tensors(torch.float32, device), strict=False))
+    leaves = {name: t.requires_grad_(name in (first, wanted)) for name, t in tensors.items()}
+    y = TF.conv2d(leaves["x"], leaves["w"], algorithm="implicit_gemm")
+    dy = torch.ones_like(y).requires_grad_(wanted == "dy")
+    (gradient,) = torch.autograd.grad(y, leaves[first], dy, create_graph=True)
+    if not gradient.requires_grad:  # dx knows nothing of x, dw nothing of w
+        assert first == wanted
+        return
+    launches.clear()
+    torch.autograd.grad(gradient, {**leaves, "dy": dy}[wanted], torch.ones_like(gradient))
+    names = {"dy": "forward", "x": "dgrad", "w": "wgrad"}
+    assert [name for name, _ in launches] == [f"implicit_gemm_{names[wanted]}_kernel"]
+
+
+@by_algorithm
 def test_no_grad_saves_nothing(algorithm, device):
     x, w, b = case("plain").tensors(torch.float32, device)
     w.requires_grad_()
@@ -356,6 +387,13 @@ def test_offsets_just_within_32_bits(axis, algorithm, device, lazy_memory, monke
     """The largest tensor that 32 bits reach: what overflows in lanes that are masked out must not matter."""
     monkeypatch.setattr(interpreter, "sanitize_overflow", False)
     check_offsets("x", axis, algorithm, device, reach=2**31 - 2**10)
+
+
+@by_algorithm
+def test_offsets_of_a_bias_beyond_32_bits(algorithm, device, lazy_memory):
+    x, w, b = case("plain").tensors(torch.float32, device)
+    far = spread(b, 0, 2**31 + 2**20)
+    assert torch.equal(TF.conv2d(x, w, far, algorithm=algorithm), TF.conv2d(x, w, b, algorithm=algorithm))
 
 
 def check_offsets(which: str, axis: int, algorithm: str, device: torch.device, reach: int) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from oracle import ALGORITHMS, Case
 from torch.autograd import forward_ad
 
@@ -107,6 +108,74 @@ def test_fold(patch, device, check):
     columns = TF.unfold(distinct(2, 2, 3, 4, device=device), **patch)
     check(lambda t: TF.fold(t, (3, 4), **patch), columns.detach())
 
+
+# --- second gradients: torch's values whatever the strides, and the memory format ---
+
+POOL = dict(pool_kernel_size=2, pool_stride=1)
+CHAINS = {
+    "conv2d": (TF.conv2d, F.conv2d),
+    "conv2d_bias_relu": (TF.conv2d_bias_relu, lambda *t, **k: F.relu(F.conv2d(*t, **k))),
+    "conv2d_bias_relu_max_pool2d": (
+        lambda *t, **k: TF.conv2d_bias_relu_max_pool2d(*t, **k, **POOL),
+        lambda *t, **k: F.max_pool2d(F.relu(F.conv2d(*t, **k)), 2, 1),
+    ),
+    "conv2d and max_pool2d": (
+        lambda *t, **k: TF.max_pool2d(TF.conv2d(*t, **k), 2, 1),
+        lambda *t, **k: F.max_pool2d(F.conv2d(*t, **k), 2, 1),
+    ),
+}
+LAYOUTS = {
+    "contiguous": lambda t: t,
+    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda t: t.transpose(0, 3).contiguous().transpose(0, 3),
+    "expanded": lambda t: t[:1].expand_as(t),
+}
+
+
+def second_gradients(chain, tensors: list, dy: torch.Tensor, gradients: list) -> tuple[torch.Tensor, ...]:
+    """dx, dw, db, then the gradients of ⟨(dx, dw, db), gradients⟩ by x, w and dy."""
+    x, w, b, dy = (t.detach().requires_grad_() for t in (*tensors, dy))
+    first = torch.autograd.grad(chain(x, w, b, stride=(2, 1), padding=1, groups=2), (x, w, b), dy, create_graph=True)
+    return *first, *torch.autograd.grad(first, (x, w, dy), gradients, materialize_grads=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("which", ["x", "w", "dy", "dx", "dw"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_second_gradients_in_any_strides(chain, which, layout, device):
+    """Whole numbers: equal to torch's whatever the order of the sums."""
+
+    def whole(*shape: int) -> torch.Tensor:
+        return torch.randint(-3, 4, shape, device=device).double()
+
+    ours, theirs = CHAINS[chain]
+    sizes = {"x": (2, 4, 7, 6), "w": (6, 2, 3, 3), "dx": (2, 4, 7, 6), "dw": (6, 2, 3, 3)}
+    values = {name: whole(*shape) for name, shape in sizes.items()} | {"b": whole(6), "db": whole(6)}
+    values["dy"] = whole(*theirs(values["x"], values["w"], None, stride=(2, 1), padding=1, groups=2).shape)
+    values[which] = LAYOUTS[layout](values[which])
+    x, w, b, dy, dx, dw, db = (values[name] for name in ("x", "w", "b", "dy", "dx", "dw", "db"))
+    found = second_gradients(ours, [x, w, b], dy, [dx, dw, db])
+    expected = second_gradients(theirs, [x, w, b], dy, [dx, dw, db])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("which", ["x", "w"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_second_gradients_keep_the_memory_format(chain, channels_last, which, device):
+    """The rule of the convolution itself: channels_last where its input or filter is."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    tensors = [torch.rand(*shape, device=device) for shape in ((2, 4, 7, 6), (6, 2, 3, 3), (6,))]
+    dy = torch.rand_like(CHAINS[chain][1](*tensors, stride=(2, 1), padding=1, groups=2))
+    index = "xw".index(which)
+    tensors[index] = tensors[index].contiguous(memory_format=layout)
+    gradients = [torch.rand_like(t) for t in tensors]
+    for t in second_gradients(CHAINS[chain][0], tensors, dy, gradients):
+        assert t.dim() == 1 or t.is_contiguous(memory_format=layout)
+
+
+# --- forward mode ---
 
 FUNCTIONS = {
     "conv2d": lambda x, w: TF.conv2d(x, w),

@@ -23,10 +23,12 @@ def test_every_fault_changes_something_and_is_listed_once():
 
 
 def test_every_likely_test_exists():
-    tests = {
-        f"tests/{path.name}::{name}"
-        for path in (mutate.ROOT / "tests").glob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    files = list((mutate.ROOT / "tests").glob("test_*.py"))
+    tests = {f"tests/{file.name}" for file in files}
+    tests |= {
+        f"tests/{file.name}::{name}"
+        for file in files
+        for name in re.findall(r"^(?:def|class) ([Tt]est_?\w+)", file.read_text(), re.MULTILINE)
     }
     assert {target.split("[")[0] for fault in FAULTS for target in fault.tests} <= tests
 

@@ -8,7 +8,7 @@ from oracle import case
 from tritonconv import functional as TF
 from tritonconv import nn
 from tritonconv.jit import jit
-from tritonconv.kernels import epilogue
+from tritonconv.kernels import arguments, epilogue, split_k
 
 ops = torch.ops.tritonconv
 
@@ -61,6 +61,10 @@ def samples() -> dict[str, list[tuple]]:
                 (tensor(*X), tensor(*W), tensor(6), *conv[:4], "relu", [2, 3], [1, 2], [1, 1], [1, 1], True, conv[4])
                 for conv in convs
             ],
+            (  # more places than a byte names
+                *(tensor(1, 1, 17, 17), tensor(2, 1, 1, 1), None, [1, 1], [0] * 4, [1, 1], 1, "relu"),
+                *([16, 17], [1, 1], [0, 0], [1, 1], False, "auto"),
+            ),
             (
                 tensor(*X, channels_last=True),
                 tensor(*W),
@@ -78,7 +82,8 @@ def samples() -> dict[str, list[tuple]]:
         "max_pool": [
             (tensor(2, 3, 7, 6, channels_last=last), *pool, ceil_mode, indices)
             for last, ceil_mode, indices in ((False, False, False), (True, False, True), (False, True, True))
-        ],
+        ]
+        + [(tensor(1, 1, 17, 17), [16, 17], [1, 1], [0, 0], [1, 1], False, False)],
         "max_pool_backward": [(tensor(2, 3, 4, 3), code, [7, 6], *pool, last) for last in (False, True)],
         "max_pool_gather": [(tensor(2, 3, 7, 6), code, *pool, last) for last in (False, True)],
         "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
@@ -120,6 +125,24 @@ def test_fake_outputs_look_like_the_real_ones(name, i, device):
     real, fake = (getattr(ops, name)(*a) for a in (arguments, on(torch.device("meta"), arguments)))
     real, fake = ((t,) if isinstance(t, torch.Tensor) else t for t in (real, fake))
     assert [(t.shape, t.stride(), t.dtype) for t in fake] == [(t.shape, t.stride(), t.dtype) for t in real]
+
+
+@pytest.mark.parametrize(("name", "i"), SAMPLES, ids=[f"{name}-{i}" for name, i in SAMPLES])
+def test_offsets_look_at_every_tensor(name, i, device, launches, monkeypatch):
+    """Whichever tensor of a launch is the one that needs 64-bit offsets: it is among those that are asked."""
+    asked: set = set()
+
+    def needs_int64(*tensors: torch.Tensor | None) -> bool:
+        asked.update((t.shape, t.stride()) for t in tensors if t is not None)
+        return False
+
+    for module in (arguments, split_k):
+        monkeypatch.setattr(module, "needs_int64", needs_int64)
+    with torch.no_grad():
+        getattr(ops, name)(*on(device, samples()[name][i]))
+    for kernel, values in launches:
+        for key, t in values.items():
+            assert not isinstance(t, torch.Tensor) or (t.shape, t.stride()) in asked, (kernel, key)
 
 
 # --- torch.compile ---

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from triton import next_power_of_2
 
 from tritonconv import tuning
-from tritonconv.problems import DTYPES
+from tritonconv.problems import DTYPES, conv_problem
 
 GEMMS = ("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad")
 ARCHITECTURES = ("interpreter", "sm_80", "sm_90", "sm_100", "gfx942")
@@ -65,6 +65,42 @@ def test_target_is_restored_after_an_error():
         assert tuning.architecture(x.device) == "sm_90"
         raise KeyError
     assert tuning.architecture(x.device) == "interpreter"
+
+
+def test_targets_nest():
+    x = torch.empty(1)
+    with tuning.target("sm_90"):
+        with tuning.target("gfx942"):
+            pass
+        assert tuning.architecture(x.device) == "sm_90"
+
+
+@pytest.mark.parametrize(
+    ("operator", "architecture"),
+    [("implicit_gemm_forward", "interpreter"), ("implicit_gemm_forward", "sm_90"), ("implicit_gemm_wgrad", "sm_90")],
+)
+def test_taps_are_flattened_for_few_channels(operator, architecture):
+    """Sixteen channels fill the smallest block that a product takes."""
+    for C_in, flat in ((15, True), (16, False)):
+        assert pick(operator, architecture, pixels=1000, C_in=C_in, C_out=32, taps=9)["FLATTEN_TAPS"] is flat
+
+
+@pytest.mark.parametrize(
+    ("C_in", "C_out", "groups", "expected"),
+    [(1, 1, 1, "implicit_gemm"), (16, 16, 2, "implicit_gemm"), (14, 16, 2, "direct"), (16, 14, 2, "direct")],
+)
+def test_auto_is_direct_where_a_group_has_few_channels(C_in, C_out, groups, expected):
+    shape = (C_out, C_in // groups, 3, 3)
+    problem = conv_problem((1, C_in, 8, 8), shape, None, (1, 1), (1, 1, 1, 1), (1, 1), groups)
+    assert tuning.pick_algorithm(problem, "auto") == expected
+
+
+def test_a_split_has_its_share_of_the_steps_and_no_more():
+    """At most 64 splits, each of 4 steps or more."""
+    with tuning.target("sm_90"):
+        assert tuning.split_k(torch.empty(1), 1, 10**4) == (64, 157)
+        assert tuning.split_k(torch.empty(1), 100, 100) == (3, 34)
+        assert tuning.split_k(torch.empty(1), 1, 16) == (4, 4)
 
 
 def test_products_follow_torchs_switch(monkeypatch):

@@ -5,6 +5,7 @@ from tests.faults.fault import Fault, faults
 CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
 VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
 EDGES, POOL = "tests/test_edges.py", "tests/test_pool.py"
+OFFSETS = "tests/test_ops.py::test_offsets_look_at_every_tensor"
 
 GRID = faults(
     "tritonconv/kernels/grid.py",
@@ -72,8 +73,8 @@ GRID = faults(
         ),
         ("    r = row % WINDOW[SIZE][1]\n", "    r = row\n", "tests/test_ops.py::test_convolution_of_any_rank"),
         (
-            "position[1] * WINDOW[STRIDE][1] - WINDOW[PADDING][1],\n        position[2] * WINDOW[STRIDE][2] - WINDOW[PADDING][2]",
-            "position[1] * WINDOW[STRIDE][2] - WINDOW[PADDING][1],\n        position[2] * WINDOW[STRIDE][2] - WINDOW[PADDING][2]",
+            "[1] - WINDOW[PADDING][1],\n        position[2] * WINDOW",
+            "[2] - WINDOW[PADDING][1],\n        position[2] * WINDOW",
             "test_named_case",
         ),
         (
@@ -173,13 +174,10 @@ GEMM = faults(
             'blocks_n = problem.taps * (C_in // tile["BLOCK_N"] or 1)',
             "test_several_blocks_of_channels",
         ),
-        (
-            "**numerics(x, x, w, y),",
-            "**numerics(x, x, w),",
-            "tests/test_conv2d.py::test_offsets_beyond_32_bits",
-            "only the output is large",
-        ),
-        ("**numerics(dy, dy, w, dx),", "**numerics(dy, dy, w),", "tests/test_conv2d.py::test_offsets_beyond_32_bits"),
+        ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, b),", OFFSETS, "only the output is large"),
+        ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, y),", OFFSETS),
+        ("**numerics(dy, dy, w, dx),", "**numerics(dy, dy, w),", OFFSETS),
+        ("**numerics(dy, dy, x, partial, partial_b),", "**numerics(dy, dy, x),", OFFSETS),
     ],
 )
 OTHERS = [
@@ -201,6 +199,8 @@ OTHERS = [
         [
             ('other=-float("inf")).to(ACC)', "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
             (" | ((code == NO_PLACE) & valid[:, None])", "", "test_infinities_and_nan"),
+            ("**numerics(x, x, y),", "**numerics(x, y),", OFFSETS),
+            ("**numerics(dy, dy, code, dx),", "**numerics(dy, dy, dx),", OFFSETS),
             ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", "tests/test_pool.py"),
             ("tl.where(code == place[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
             (
@@ -214,6 +214,8 @@ OTHERS = [
         "tritonconv/kernels/im2col.py",
         CONV,
         [
+            ("numerics(x, x, columns)", "numerics(x, x)", OFFSETS),
+            ("**numerics(columns, columns, x),", "**numerics(columns, columns),", OFFSETS),
             ("c = j // PATCH[grid.TAPS]", "c = j", "test_named_case"),
             ("(c * PATCH[grid.TAPS] + number)", "(c + number)", "test_named_case"),
             (

@@ -38,6 +38,6 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def numerics(x: torch.Tensor, *tensors: torch.Tensor) -> dict[str, Any]:
+def numerics(x: torch.Tensor, *tensors: torch.Tensor | None) -> dict[str, Any]:
     """The accumulator's dtype for `x`, and offsets of 32 bits unless one of `tensors` needs 64."""
     return {"ACC": accumulator(x.dtype), "OFFSET": tl.int64 if needs_int64(*tensors) else tl.int32}

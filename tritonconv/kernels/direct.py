@@ -254,7 +254,7 @@ def direct_forward(
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
-        **numerics(x, x, w, y),
+        **numerics(x, x, w, b, y),
         **tile,
     )
 
@@ -303,7 +303,7 @@ def direct_wgrad(
         dw_stride_split=partial.stride(0),
         dw_stride=grid.strides(dw),
         steps=steps,
-        **numerics(dy, dy, x, partial),
+        **numerics(dy, dy, x, partial, partial_b),
         **tile,
     )
     sum_splits(partial, dw)

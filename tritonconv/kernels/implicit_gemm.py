@@ -284,7 +284,7 @@ def implicit_gemm_forward(
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
         STEPS=steps,
-        **numerics(x, x, w, y),
+        **numerics(x, x, w, b, y),
         PRECISION=tuning.dot_precision(x),
         **tile,
     )
@@ -345,7 +345,7 @@ def implicit_gemm_wgrad(
         steps=steps,
         BLOCKS_M=blocks_m,
         BLOCKS_N=blocks_n,
-        **numerics(dy, dy, x, partial),
+        **numerics(dy, dy, x, partial, partial_b),
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )

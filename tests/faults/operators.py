@@ -1,0 +1,238 @@
+"""Faults of the operators, their derivatives and the functions over them."""
+
+from tests.faults.fault import Fault, faults
+
+CONV, OPS, POOL, FUSED = "tests/test_conv2d.py", "tests/test_ops.py", "tests/test_pool.py", "tests/test_fused.py"
+GRADS = "tests/test_gradcheck.py"
+SECOND = f"{GRADS}::test_second_gradients_in_any_strides {GRADS}::test_second_gradients_keep_the_memory_format"
+
+REGISTRATION = faults(
+    "tritonconv/ops/operator.py",
+    OPS,
+    [
+        ('        if name == "channels_last":  # where', '        if name == "no_name":  # where', "test_opcheck"),
+        ("memory_format(self.channels_last, len(shape))", "memory_format(False, len(shape))", CONV),
+        ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{OPS} {POOL}"),
+        (
+            '        ctx.values["channels_last"] = asked.channels_last\n',
+            "",
+            f"{CONV}::test_memory_format_follows_torch {OPS}",
+        ),
+        (
+            'ctx.values["channels_last"] = asked.channels_last\n',
+            'ctx.values.setdefault("channels_last", False)\n',
+            f"{CONV}::test_memory_format_follows_torch {SECOND}",
+        ),
+        ("ctx.names = asked.saved()", "ctx.names = tuple(tensors)", f"{FUSED} {POOL}", "saves what is not needed"),
+        (
+            "for key, t in tensors.items()}\n        ctx.names",
+            "for key, t in [*tensors.items()][:1]}\n        ctx.names",
+            CONV,
+        ),
+        ("zip(arguments, ctx.needs_input_grad, strict=True))", "zip(arguments, [True] * len(arguments)))", CONV),
+        ("        if kind.autocast:\n", "        if False:\n", "test_autocast_runs_convolutions_in_its_dtype"),
+        ("autocast: ClassVar[bool] = False", "autocast: ClassVar[bool] = True", "test_autocast_leaves_the_rest_alone"),
+        (" and t.dtype != torch.float64\n", "\n", "test_autocast_leaves_float64_alone"),
+        ("t.is_floating_point() and t", "t.dtype == torch.float32 and t", "test_autocast_mixes_dtypes"),
+        (
+            "with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):",
+            "with torch.autocast(kind, enabled=False):",
+            "test_autocast_runs_convolutions_in_its_dtype",
+        ),
+        (
+            "        return answer(asked.outputs(asked.problem()))",
+            "        return answer(asked.outputs(asked.problem())[:1])",
+            OPS,
+        ),
+    ],
+)
+CONVOLUTION = faults(
+    "tritonconv/ops/conv.py",
+    CONV,
+    [
+        ('        if self.needs["x"]:\n            dx = op', "        if True:\n            dx = op", CONV),
+        ('        if self.needs["w"]:\n            size', "        if True:\n            size", CONV),
+        ("db = dy.sum((0, *range(2, dy.dim())))", "db = dy.sum((0, 2))", f"test_bias_gradient_alone {OPS}"),
+        ('return dx, dw, db if self.needs["b"] else None', "return dx, dw, db", f"{GRADS} {OPS} {CONV}"),
+        ('*self.window, self.needs["b"], *last)', "*self.window, True, *last)", f"{CONV} {GRADS}"),
+        (
+            '        last = (self.channels_last, self.algorithm)\n        if self.needs["x"]:',
+            '        last = (self.channels_last, "auto")\n        if self.needs["x"]:',
+            f"{CONV} {FUSED}",
+            "gradients by another algorithm",
+        ),
+        ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", FUSED),
+        ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', f"{CONV} {FUSED} {OPS}"),
+        ("d_dy = operators.convolution(g, self.w, None,", "d_dy = operators.convolution(self.dy, self.w, None,", GRADS),
+        (
+            "last = (False, self.channels_last, self.algorithm)",
+            "last = (False, False, self.algorithm)",
+            SECOND,
+            "strides of a second gradient",
+        ),
+        (
+            "last = (False, self.channels_last, self.algorithm)",
+            'last = (False, self.channels_last, "auto")',
+            "test_gradients_and_their_gradients_stay_in_the_algorithm",
+        ),
+        ("operators.convolution_wgrad(self.dy, g, self", "operators.convolution_wgrad(g, g, self", GRADS),
+        ("g_bias if self.bias else None, *self.window", "None, *self.window", f"{GRADS}::test_conv2d {SECOND}"),
+        (
+            "            last = (self.channels_last, self.algorithm)\n            d_x",
+            "            last = (False, self.algorithm)\n            d_x",
+            SECOND,
+        ),
+        (
+            "d_x = operators.convolution_dgrad(self.dy, g,",
+            "d_x = operators.convolution_dgrad(self.dy, g.abs(),",
+            GRADS,
+        ),
+        (
+            '        if self.needs["dy"]:\n            d_dy = operators.convolution(g,',
+            "        if True:\n            d_dy = operators.convolution(g,",
+            "test_second_gradients_are_computed_where_they_are_asked_for",
+        ),
+        (
+            '        if self.needs["x"]:\n            last',
+            "        if True:\n            last",
+            "test_second_gradients_are_computed_where_they_are_asked_for",
+        ),
+        (
+            "return dw, self.dy.new_empty(problem.C_out if self.bias else 0)",
+            "return dw, self.dy.new_empty(problem.C_out)",
+            f"{OPS} {CONV}",
+        ),
+        ("require_algorithm(self.algorithm)\n", "pass\n", "tests/test_errors.py"),
+        ("if self.row is None or self.row.passes is None:", "if self.row is None:", OPS),
+        ('if self.row is not None and self.row.saves != "output":', "if False:", OPS),
+        ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", FUSED),
+        ("self.empty(self.x, shape, pool.code_dtype)", "self.empty(self.x, shape, torch.uint8)", f"{FUSED} {OPS}"),
+        ('return "x", "w", "code"', 'return "x", "w", "code", "y"', FUSED),
+        ("code, size, *self.pool, self.channels_last)", "code, size, *self.pool, False)", f"{FUSED} {SECOND}"),
+        (
+            '(shape, self.w.shape, None, *self.window)\n        require_shape("dy", self.dy, problem.output_shape)\n',
+            "(shape, self.w.shape, None, *self.window)\n",
+            "tests/test_errors.py",
+        ),
+    ],
+)
+OTHERS = [
+    *faults(
+        "tritonconv/ops/pool.py",
+        POOL,
+        [
+            (
+                "self.empty(self.x, shape, torch.int64) if self.return_indices",
+                "self.empty(self.x, shape, torch.int64) if True",
+                f"{POOL} {OPS}",
+            ),
+            ("indices if self.return_indices else None, problem)", "indices, problem)", POOL),
+            (
+                "self.empty(self.x, shape, problem.code_dtype), indices",
+                "self.empty(self.x, shape, torch.uint8), indices",
+                f"{POOL} {OPS}",
+            ),
+            ('require_shape("dy", self.dy, self.code.shape)\n', "pass\n", "tests/test_errors.py"),
+            (
+                "covered_problem(self.input_size, self.code.shape[2:], *self.window)",
+                "covered_problem(self.code.shape[2:], self.code.shape[2:], *self.window)",
+                POOL,
+            ),
+            (
+                "return (operators.max_pool_gather(gradients[0], self.code, *self.window, self.channels_last),)",
+                "return (operators.max_pool_gather(gradients[0], self.code, *self.window, False),)",
+                SECOND,
+            ),
+            (
+                "return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)",
+                "return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),)",
+                POOL,
+            ),
+            (
+                "return (self.empty(self.x, self.code.shape),)",
+                "return (self.x.new_empty(self.code.shape),)",
+                f"{OPS} {SECOND}",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/elementwise.py",
+        POOL,
+        [
+            ("return (torch.empty_like(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
+            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', OPS),
+            (
+                'return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)',
+                'return ("x",)',
+                "test_relu_keeps_only_its_output",
+            ),
+            ('            raise NotImplementedError(f"the second', '            print(f"the second', OPS),
+            (
+                "return operators.activate_backward(*gradients, self.x_or_y, self.activation), None",
+                "return gradients[0], None",
+                GRADS,
+            ),
+            ('require_shape("dy", self.dy, self.x_or_y.shape)\n', "pass\n", "tests/test_errors.py"),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/patches.py",
+        "tests/test_identities.py",
+        [
+            (
+                'return (operators.fold(*gradients, self.shapes["x"][2:], *self.window),)',
+                "return (operators.fold(*gradients, gradients[0].shape[2:], *self.window),)",
+                f"{GRADS} {OPS}",
+            ),
+            (
+                "return (operators.unfold(*gradients, *self.window),)",
+                "return (2 * operators.unfold(*gradients, *self.window),)",
+                GRADS,
+            ),
+            ('require_tensors("fold", input=self.columns)\n', "pass\n", "tests/test_errors.py"),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional.py",
+        CONV,
+        [
+            ('dilation, groups, "relu", algorithm)', "dilation, groups, None, algorithm)", FUSED),
+            (
+                'y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, ceil_mode, algorithm)',
+                'y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, False, algorithm)',
+                FUSED,
+            ),
+            (
+                "y, _, indices = operators.max_pool(x, *window, ceil_mode, return_indices)",
+                "y, _, indices = operators.max_pool(x, *window, False, return_indices)",
+                POOL,
+            ),
+            ("indices.squeeze(0) if return_indices else indices\n", "indices\n", POOL),
+            ("return input.copy_(y) if inplace else y", "return y", f"{POOL}::test_relu_in_place"),
+            ("or (isinstance(stride, Sequence) and not stride)", "", POOL),
+            (
+                "return kernel, steps, (pads[0], pads[0], pads[1], pads[1]), spread",
+                "return kernel, steps, (pads[0], pads[1], pads[0], pads[1]), spread",
+                "tests/test_identities.py",
+            ),
+            (
+                "return steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups",
+                "return steps, as_padding(padding, tuple(weight.shape[2:]), steps, (1, 1)), spread, groups",
+                CONV,
+            ),
+            (
+                "    return columns.squeeze(0) if unbatched else columns",
+                "    return columns",
+                "tests/test_identities.py",
+            ),
+            (
+                "    y = operators.fold(columns.unflatten(2,",
+                "    y = operators.fold(columns.contiguous().unflatten(2,",
+                "tests/test_identities.py::test_fold_reads_any_strides",
+                "a copy",
+            ),
+        ],
+    ),
+]
+
+FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *OTHERS]
