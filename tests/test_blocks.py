@@ -2,14 +2,17 @@
 
 import contextlib
 import functools
+import types
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from oracle import Case, reference_conv2d, value_and_gradients
 
 from tritonconv import functional as TF
-from tritonconv import tuning
+from tritonconv import interpreter, tuning
 
 # In float64 the tiles of sm_90 are 32 pixels × 32 channels, over blocks of 16: every side has several blocks, the last
 # of them ragged.
@@ -63,3 +66,22 @@ def test_several_blocks_of_channels(c, chain, algorithm, device, launches):
         assert torch.equal(found[name], value), name
     columns = c.C_out if algorithm == "direct" else c.C_out // c.groups
     assert any(arguments["BLOCK_N"] < columns for _, arguments in launches if "BLOCK_N" in arguments)
+
+
+@pytest.mark.parametrize(("c", "algorithm"), [RUNS[1], RUNS[4], RUNS[-1]], ids=str)
+def test_programs_may_run_in_any_order(c, algorithm, monkeypatch):
+    """On a GPU they do: no program writes where another does. Last to first, bit for bit what first to last gives."""
+    reverse = types.SimpleNamespace(**vars(np) | {"ndindex": lambda *shape: reversed([*np.ndindex(*shape)])})
+    tensors = [
+        torch.rand(c.N, c.C_in, c.H, c.W),
+        torch.rand(c.C_out, c.C_in // c.groups, c.R, c.S),
+        torch.rand(c.C_out),
+    ]
+    results = []
+    for numpy in (np, reverse):
+        monkeypatch.setattr(interpreter, "np", numpy)
+        monkeypatch.setattr(interpreter, "_records", OrderedDict())
+        with tuning.target("sm_90"):
+            convolve = functools.partial(TF.conv2d, **c.arguments, algorithm=algorithm)
+            results.append(value_and_gradients(lambda *t: TF.max_pool2d(convolve(*t), 1), tensors))  # noqa: B023
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])

@@ -40,6 +40,9 @@ GRIDS: dict[str, Callable[[], Any]] = {
         groups=MANY,
         algorithm="implicit_gemm",
     ),
+    "no input channels, in splits": lambda: ours.conv2d(
+        torch.empty(1, 0, 64, 64), torch.empty(2, 0, 3, 3, requires_grad=True), torch.empty(2, requires_grad=True)
+    ),
     "many filter elements": lambda: ours.conv2d(
         torch.empty(1, MANY, 2, 2), torch.empty(1, MANY, 2, 2, requires_grad=True), algorithm="direct"
     ),
@@ -54,7 +57,7 @@ def test_a_grid_has_one_axis(call):
             y.backward(torch.empty_like(y))
     assert launches
     for launch in launches:
-        assert len(launch.grid) == 1 and launch.grid[0] < 2**31, launch.kernel.fn.__name__
+        assert len(launch.grid) == 1 and 0 < launch.grid[0] < 2**31, launch.kernel.fn.__name__
 
 
 # --- strides past the image ---

@@ -1,5 +1,6 @@
 """max_pool2d and relu: torch's values, indices, gradients and memory format, and what torch gets wrong."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,8 @@ import torch.nn.functional as F
 from oracle import assert_close_to_oracle
 
 from tritonconv import functional as TF
-from tritonconv.problems import DTYPES
+from tritonconv.kernels import pooling
+from tritonconv.problems import DTYPES, PoolProblem, as_sizes, pool_problem
 
 NAN, INF = float("nan"), float("inf")
 
@@ -230,9 +232,10 @@ def test_offsets_beyond_32_bits(axis, device, monkeypatch):
         lambda x: x[:, :1].expand_as(x),
         lambda x: x[:0],
         lambda x: x[0, 0, 0, 0],
+        lambda x: x.flatten()[::2],
         lambda x: x.reshape(2, 1, 3, 2, 2, 7)[..., ::2].transpose(2, 4),
     ],
-    ids=["dense", "channels_last", "transposed", "sliced", "expanded", "empty", "scalar", "six axes"],
+    ids=["dense", "channels_last", "transposed", "sliced", "expanded", "empty", "scalar", "every second", "six axes"],
 )
 def test_relu_is_torchs(make, dtype, device):
     """Also its strides, and at −inf, +inf, NaN, 0 and −0."""
@@ -245,6 +248,12 @@ def test_relu_is_torchs(make, dtype, device):
     dy = torch.randn(y.shape).to(y)
     (dx,), (expected_dx,) = torch.autograd.grad(y, ours, dy), torch.autograd.grad(expected, theirs, dy)
     torch.testing.assert_close(dx, expected_dx, rtol=0, atol=0, equal_nan=True)
+
+
+def test_axes_of_length_1_do_not_matter(device, launches):
+    """Whatever their strides: what is left lies in one run."""
+    TF.relu(torch.rand(3, 4, device=device).as_strided((3, 1, 4, 1), (4, 1, 1, 7)))
+    assert launches[-1][1]["DENSE"]
 
 
 def test_relu_in_place(device):
@@ -268,3 +277,49 @@ def test_maximum_of_random_values(device):
     y = TF.max_pool2d(x, 3, stride=2)
     assert_close_to_oracle(y, F.max_pool2d(x, 3, stride=2), F.max_pool2d(x.double().cpu(), 3, stride=2))
     assert math.isfinite(y.sum())
+
+
+# --- the kernels' other reductions ---
+
+AVERAGES = {
+    "padded": (dict(kernel_size=3, stride=2, padding=1), "padded"),
+    "image": (dict(kernel_size=(3, 2), stride=(1, 2), padding=1, count_include_pad=False), "image"),
+    "a number": (dict(kernel_size=2, stride=3, padding=1, divisor_override=5), 5),
+    "ceil": (dict(kernel_size=2, ceil_mode=True), "padded"),
+    "overlap, ceil": (dict(kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), "image"),
+}
+
+
+def pooled(x: torch.Tensor, pool: dict, **reduction) -> tuple[torch.Tensor, PoolProblem]:
+    size, stride, padding = (
+        as_sizes("", pool.get(name, default), 2)
+        for name, default in (("kernel_size", 0), ("stride", pool["kernel_size"]), ("padding", 0))
+    )
+    problem = pool_problem(x.shape, size, stride, padding, (1, 1), pool.get("ceil_mode", False))
+    problem = dataclasses.replace(problem, **reduction)
+    y = x.new_empty(*x.shape[:2], *problem.output_size)
+    pooling.pool_forward(x, y, None, None, problem)
+    return y, problem
+
+
+@pytest.mark.parametrize(("pool", "divisor"), AVERAGES.values(), ids=AVERAGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_average_is_torchs(pool, divisor, dtype, device):
+    x = torch.rand(2, 3, 9, 8, dtype=dtype, device=device, requires_grad=True)
+    expected = F.avg_pool2d(x, **pool)
+    y, problem = pooled(x.detach(), pool, reduction="average", divisor=divisor)
+    torch.testing.assert_close(y, expected)
+    dy, dx = torch.rand_like(y), torch.empty_like(x)
+    pooling.pool_backward(dy, None, dx, problem)
+    torch.testing.assert_close(dx, *torch.autograd.grad(expected, x, dy))
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, 4.0, 2.5])
+@pytest.mark.parametrize("pool", [dict(kernel_size=2), dict(kernel_size=(3, 2), stride=2, ceil_mode=True)], ids=str)
+def test_lp_norm_is_torchs(pool, norm, device):
+    x = torch.rand(2, 3, 9, 8, dtype=torch.float64, device=device) - 0.5
+    x[0] = x[0].abs()
+    y, _ = pooled(x, pool, reduction="lp", norm=norm)
+    expected = F.lp_pool2d(x, norm, **pool)
+    assert expected.isnan().any() == (norm in (2.5, 3))  # a power of a negative value, the root of a negative sum
+    torch.testing.assert_close(y, expected, equal_nan=True)

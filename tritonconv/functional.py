@@ -1,6 +1,7 @@
 """The public functions: torch.nn.functional's signatures, plus `algorithm=` for convolutions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def conv2d(
 
     Source: torch.nn.functional.conv2d.
     """
-    return _conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups, None, algorithm)
+    return _conv2d("conv2d", input, None, algorithm, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d_bias_relu(
@@ -77,7 +78,7 @@ def conv2d_bias_relu(
 
     Source: torch.nn.functional.conv2d and relu.
     """
-    return _conv2d("conv2d_bias_relu", input, weight, bias, stride, padding, dilation, groups, "relu", algorithm)
+    return _conv2d("conv2d_bias_relu", input, "relu", algorithm, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d_bias_relu_max_pool2d(
@@ -115,7 +116,7 @@ def conv2d_bias_relu_max_pool2d(
     x, unbatched = require_batch("conv2d_bias_relu_max_pool2d", input, 2)
     window = _window(pool_kernel_size, pool_stride, pool_padding, pool_dilation)
     conv = _conv_arguments("conv2d_bias_relu_max_pool2d", weight, bias, stride, padding, dilation, groups)
-    y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, ceil_mode, algorithm)
+    y, _ = operators.convolution_max_pool(x, *conv, "relu", *window, ceil_mode, algorithm)
     return y.squeeze(0) if unbatched else y
 
 
@@ -237,20 +238,10 @@ def fold(
 
 
 def _conv2d(
-    operator: str,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: IntOrPair,
-    padding: str | IntOrPair,
-    dilation: IntOrPair,
-    groups: int,
-    activation: str | None,
-    algorithm: str,
+    operator: str, input: torch.Tensor, activation: str | None, algorithm: str, *convolution: Any
 ) -> torch.Tensor:
     x, unbatched = require_batch(operator, input, 2)
-    conv = _conv_arguments(operator, weight, bias, stride, padding, dilation, groups)
-    y = operators.convolution(x, weight, bias, *conv, activation, algorithm)
+    y = operators.convolution(x, *_conv_arguments(operator, *convolution), activation, algorithm)
     return y.squeeze(0) if unbatched else y
 
 
@@ -262,14 +253,14 @@ def _conv_arguments(
     padding: str | IntOrPair,
     dilation: IntOrPair,
     groups: int,
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
-    """Stride, flat padding, dilation and groups as the operators take them."""
+) -> tuple[Any, ...]:
+    """Weight, bias, stride, flat padding, dilation and groups as the operators take them."""
     require_filter(operator, weight, 2)
     if bias is not None:
         require_tensor(operator, "bias", bias)
     groups = as_count(operator, "groups", groups)
     steps, spread = as_sizes("stride", stride, 2), as_sizes("dilation", dilation, 2)
-    return steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups
+    return weight, bias, steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups
 
 
 def _window(

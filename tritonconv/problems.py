@@ -9,7 +9,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,11 +105,18 @@ class ConvProblem:
 
 @dataclasses.dataclass(frozen=True)
 class PoolProblem:
-    """A pooling window over an image; a place is an element of the window, numbered row by row."""
+    """A pooling window over an image; a place is an element of the window, numbered row by row.
+
+    An average divides by `divisor`: a number, or by how many elements of the window lie in the image ("image"), or in
+    the image with its padding ("padded"). Then dilation is 1. "lp" is (taps · average of xᵖ)^(1/p), `norm` is p.
+    """
 
     input_size: Sizes
     output_size: Sizes
     window: Window
+    reduction: Literal["max", "average", "lp"] = "max"
+    divisor: int | Literal["image", "padded"] = "padded"
+    norm: float = 1.0
 
     @property
     def code_dtype(self) -> torch.dtype:

@@ -151,8 +151,7 @@ def direct_dgrad_kernel(
             dy_ptrs += dy_stride[1]
             w_ptrs += w_stride[0]
 
-    dx_ptrs_m = dx_ptr + (n * dx_stride[0] + grid.offset(position, dx_stride))
-    dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride[1])[None, :]
+    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
     tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
 
 
@@ -203,8 +202,7 @@ def direct_wgrad_kernel(
     for step in range(steps_w):
         n, pixel = grid.unravel((split * steps + step) * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
         valid_m = n < N
-        dy_ptrs_m = dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
-        dy_ptrs = dy_ptrs_m[:, None] + (k * dy_stride[1])[None, :]
+        dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
         dy = tl.load(dy_ptrs, mask=valid_m[:, None] & valid_k[None, :], other=0.0).to(ACC)
         reached = grid.reach(grid.start(pixel, FILTER), tap, FILTER)
         valid_x = grid.inside(reached, in_size, valid_m, FILTER)[:, None]

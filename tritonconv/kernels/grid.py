@@ -52,7 +52,7 @@ def window(problem: ConvProblem | PoolProblem) -> Window:
     for (length, positions), taps, step, before, spread in zip(both, *axes, strict=True):
         last = (positions - 1) * step - before + (taps - 1) * spread
         leaves.append(before > 0 or last >= length)
-        idle.append(taps == step == 1 and before == 0 and positions == length)
+        idle.append(taps == step == 1 and positions == length)  # so no padding
         covering.append(((taps - 1) * spread + step) // step)
     counts = (math.prod(axes[0]), math.prod(covering))
     return (*axes, tuple(leaves), tuple(idle), tuple(covering), *counts)
@@ -109,6 +109,12 @@ def ravel(position, size):
 def offset(position, stride):
     """Elements from the first of a channel to `position`."""
     return position[0] * stride[2] + position[1] * stride[3] + position[2] * stride[4]
+
+
+@jit
+def tile(ptr, stride, n, position, c):
+    """Pointers to pixels (M,) × channels (N,): (M, N)."""
+    return (ptr + (n * stride[0] + offset(position, stride)))[:, None] + (c * stride[1])[None, :]
 
 
 @jit
@@ -216,6 +222,22 @@ def filter_block(
         c = step % blocks * BLOCK + tl.arange(0, BLOCK).to(OFFSET)
         valid = c < C
     return tap(number, WINDOW), c, valid
+
+
+@jit
+def _axis_elements(position, size, WINDOW: tl.constexpr, AXIS: tl.constexpr, PADDED: tl.constexpr):
+    first = position * WINDOW[STRIDE][AXIS] - WINDOW[PADDING][AXIS]
+    end = tl.minimum(first + WINDOW[SIZE][AXIS], size + (WINDOW[PADDING][AXIS] if PADDED else 0))
+    return end - (first if PADDED else tl.maximum(first, 0))
+
+
+@jit
+def elements(position, size, WINDOW: tl.constexpr, PADDED: tl.constexpr):
+    """How many elements of the window at `position` lie in the image, or in the padded one. For dilation 1."""
+    plane = _axis_elements(position[1], size[1], WINDOW, 1, PADDED) * _axis_elements(
+        position[2], size[2], WINDOW, 2, PADDED
+    )
+    return _axis_elements(position[0], size[0], WINDOW, 0, PADDED) * plane
 
 
 # --- device: windows, from an element to those that cover it ---

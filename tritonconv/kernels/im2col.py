@@ -51,8 +51,7 @@ def unfold_kernel(
     x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(start, x_stride))
     offs_x = c * x_stride[1] + grid.offset(shift, x_stride)
     x = tl.load(x_ptrs_m[:, None] + offs_x[None, :], mask=valid_x, other=0.0)
-    columns_ptrs_m = columns_ptr + (n * columns_stride[0] + grid.offset(pixel, columns_stride))
-    tl.store(columns_ptrs_m[:, None] + (j * columns_stride[1])[None, :], x, mask=valid)
+    tl.store(grid.tile(columns_ptr, columns_stride, n, pixel, j), x, mask=valid)
 
 
 @jit
@@ -80,11 +79,9 @@ def fold_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(PATCH[grid.TAPS]):
         pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
-        columns_ptrs_m = columns_ptr + (n * columns_stride[0] + grid.offset(pixel, columns_stride))
-        columns_ptrs = columns_ptrs_m[:, None] + ((c * PATCH[grid.TAPS] + number) * columns_stride[1])[None, :]
+        columns_ptrs = grid.tile(columns_ptr, columns_stride, n, pixel, c * PATCH[grid.TAPS] + number)
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
-    x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(position, x_stride))
-    x_ptrs = x_ptrs_m[:, None] + (c * x_stride[1])[None, :]
+    x_ptrs = grid.tile(x_ptr, x_stride, n, position, c)
     tl.store(x_ptrs, acc.to(x_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
 
 

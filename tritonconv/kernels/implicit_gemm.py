@@ -162,17 +162,14 @@ def implicit_gemm_dgrad_kernel(
         k = step % blocks_k * BLOCK_K + tl.arange(0, BLOCK_K).to(OFFSET)
         pixel, valid_dy = grid.window_at(position, tap, out_size, valid_m, FILTER, EXACT=False)
         valid_k = k < C_out
-        dy_ptrs_m = dy_group + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
-        dy = tl.load(
-            dy_ptrs_m[:, None] + (k * dy_stride[1])[None, :], mask=valid_dy[:, None] & valid_k[None, :], other=0.0
-        )
+        dy_ptrs = grid.tile(dy_group, dy_stride, n, pixel, k)
+        dy = tl.load(dy_ptrs, mask=valid_dy[:, None] & valid_k[None, :], other=0.0)
         offs_w = k * w_stride[0] + grid.offset(tap, w_stride)
         f = tl.load(w_ptrs_c[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
         acc = tl.dot(dy, f, acc, input_precision=PRECISION, out_dtype=ACC)
 
     c = group * C_in + offs_n
-    dx_ptrs_m = dx_ptr + (n * dx_stride[0] + grid.offset(position, dx_stride))
-    dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride[1])[None, :]
+    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
     tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
 
 
@@ -229,8 +226,7 @@ def implicit_gemm_wgrad_kernel(
     for step in range(steps_w):
         n, pixel = grid.unravel((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), out_size)
         valid_k = n < N
-        dy_ptrs_k = dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride))
-        dy_ptrs = dy_ptrs_k[:, None] + (k * dy_stride[1])[None, :]
+        dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
         dy = tl.load(dy_ptrs, mask=valid_k[:, None] & valid_m[None, :], other=0.0)
         start = grid.start(pixel, FILTER)
         valid_x = grid.inside_product(start, shift, in_size, valid_k, FILTER)

@@ -1,11 +1,12 @@
-"""Max pooling.
+"""Pooling by a maximum, an average or an Lp norm.
 
 y[n, c, p, q] = max over places (i, j) of x[n, c, p·stride_h − pad_h + i·dil_h, q·stride_w − pad_w + j·dil_w]
 
 Padding counts as −inf; a NaN wins; of equal values the first place wins. Forward keeps one code a window, the winning
 place i·KW + j (1 byte up to 255 places), or NO_PLACE for a window wholly in the padding, which has no gradient.
+An average sums instead, padding counts as 0, and divides (problems.PoolProblem); an Lp norm sums powers.
 Backward gathers: each input pixel looks into the windows that reach it, so no two programs add to one element.
-The tile is pixels × channels; any strides. Source: torch.nn.functional.max_pool2d.
+The tile is pixels × channels; any strides. Source: torch.nn.functional.max_pool2d, avg_pool2d and lp_pool2d.
 """
 
 import math
@@ -24,12 +25,37 @@ from tritonconv.problems import PoolProblem
 
 
 @jit
-def max_pool_forward_kernel(
+def power(value, P: tl.constexpr):
+    """value to the power of P, as torch.pow: NaN for a negative value and a P that is not whole."""
+    if P == 1:
+        result = value
+    elif P == 2:
+        result = value * value
+    elif P == 0.5:
+        result = tl.sqrt(value)
+    else:
+        size = tl.exp2(tl.log2(tl.abs(value)) * P)
+        result = size if P % 2 == 0 else tl.where(value < 0, -size if P % 2 == 1 else float("nan"), size)
+    return result
+
+
+@jit
+def average(total, position, in_size, WINDOW: tl.constexpr, DIVISOR: tl.constexpr):
+    """The sums of the windows at `position`, (M, N), over their divisors."""
+    count = DIVISOR
+    if DIVISOR == "image" or DIVISOR == "padded":  # a window may have none, or not exist
+        elements = tl.maximum(grid.elements(position, in_size, WINDOW, DIVISOR == "padded"), 1)
+        count = elements.to(total.dtype)[:, None]
+    return total / count
+
+
+@jit
+def pool_forward_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
     x_stride,
     y_ptr,  # (N, C, Z, P, Q)
     y_stride,
-    code_ptr,  # the strides of y
+    code_ptr,  # the strides of y, or None where there is no maximum
     index_ptr,  # the strides of y, int64, or None
     N,
     C,
@@ -37,6 +63,9 @@ def max_pool_forward_kernel(
     out_size,
     WINDOW: tl.constexpr,
     NO_PLACE: tl.constexpr,
+    REDUCTION: tl.constexpr,  # "max", "average" or "lp"
+    DIVISOR: tl.constexpr,
+    NORM: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -49,22 +78,30 @@ def max_pool_forward_kernel(
     valid_m = n < N
     valid_c = c < C
     start = grid.start(position, WINDOW)
-    best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
+    FIRST: tl.constexpr = -float("inf") if REDUCTION == "max" else 0.0
+    best = tl.full((BLOCK_M, BLOCK_N), FIRST, ACC)
     code = tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
     for place in range(WINDOW[grid.TAPS]):
         reached = grid.reach(start, grid.tap(place, WINDOW), WINDOW)
         valid = grid.inside(reached, in_size, valid_m, WINDOW)
-        x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(reached, x_stride))
-        x_ptrs = x_ptrs_m[:, None] + (c * x_stride[1])[None, :]
-        value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=-float("inf")).to(ACC)
-        # the first place inside the image stands for a window of −inf
-        take = is_better(value, best) | ((code == NO_PLACE) & valid[:, None])
-        best = tl.where(take, value, best)
-        code = tl.where(take, place, code)
+        x_ptrs = grid.tile(x_ptr, x_stride, n, reached, c)
+        value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=FIRST).to(ACC)
+        if REDUCTION == "max":
+            # the first place inside the image stands for a window of −inf
+            take = is_better(value, best) | ((code == NO_PLACE) & valid[:, None])
+            best = tl.where(take, value, best)
+            code = tl.where(take, place, code)
+        else:
+            best += power(value, NORM)
+    if REDUCTION != "max":
+        best = average(best, position, in_size, WINDOW, DIVISOR)
+    if REDUCTION == "lp":
+        best = power(best * WINDOW[grid.TAPS], 1 / NORM)
     offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_c[None, :]
     tl.store(y_ptr + offs_y, best.to(y_ptr.dtype.element_ty), mask=valid_y)
-    tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
+    if code_ptr is not None:
+        tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
     if index_ptr is not None:
         place_or_first = tl.where(code == NO_PLACE, 0, code)
         reached = grid.reach(grid.rows(start), grid.tap(place_or_first.to(tl.int64), WINDOW), WINDOW)
@@ -73,10 +110,10 @@ def max_pool_forward_kernel(
 
 
 @jit
-def max_pool_backward_kernel(
+def pool_backward_kernel(
     dy_ptr,  # (N, C, Z, P, Q), any strides
     dy_stride,
-    code_ptr,  # (N, C, Z, P, Q), any strides
+    code_ptr,  # (N, C, Z, P, Q), any strides, or None for an average
     code_stride,
     dx_ptr,  # (N, C, D, H, W)
     dx_stride,
@@ -86,6 +123,7 @@ def max_pool_backward_kernel(
     out_size,
     WINDOW: tl.constexpr,
     NO_PLACE: tl.constexpr,
+    DIVISOR: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -105,14 +143,13 @@ def max_pool_backward_kernel(
     for number in range(WINDOW[grid.COVERINGS]):
         window, place, valid = grid.covering(position, last, number, out_size, valid_m, WINDOW)
         valid_dy = valid[:, None] & valid_c[None, :]
-        code_ptrs_m = code_ptr + (n * code_stride[0] + grid.offset(window, code_stride))
-        code = tl.load(code_ptrs_m[:, None] + (c * code_stride[1])[None, :], mask=valid_dy, other=NO_PLACE)
-        dy_ptrs_m = dy_ptr + (n * dy_stride[0] + grid.offset(window, dy_stride))
-        dy = tl.load(dy_ptrs_m[:, None] + (c * dy_stride[1])[None, :], mask=valid_dy, other=0.0).to(ACC)
-        # code and dy are loaded at once: neither waits for the other
-        acc += tl.where(code == place[:, None], dy, 0.0)
-    dx_ptrs_m = dx_ptr + (n * dx_stride[0] + grid.offset(position, dx_stride))
-    dx_ptrs = dx_ptrs_m[:, None] + (c * dx_stride[1])[None, :]
+        dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
+        if code_ptr is None:
+            acc += average(dy, window, in_size, WINDOW, DIVISOR)
+        else:  # code and dy are loaded at once: neither waits for the other
+            code = tl.load(grid.tile(code_ptr, code_stride, n, window, c), mask=valid_dy, other=NO_PLACE)
+            acc += tl.where(code == place[:, None], dy, 0.0)
+    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
     tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
 
 
@@ -136,19 +173,17 @@ def max_pool_gather_kernel(
 ):
     """One program reads, for BLOCK_M windows × BLOCK_N channels, x at the place each window's code names; 0 for none.
 
-    The adjoint of max_pool_backward_kernel. Grid: (window blocks · channel blocks,).
+    The adjoint of pool_backward_kernel. Grid: (window blocks · channel blocks,).
     """
     pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
-    code_ptrs_m = code_ptr + (n * code_stride[0] + grid.offset(position, code_stride))
-    code = tl.load(code_ptrs_m[:, None] + (c * code_stride[1])[None, :], mask=valid, other=NO_PLACE)
+    code = tl.load(grid.tile(code_ptr, code_stride, n, position, c), mask=valid, other=NO_PLACE)
     reached = grid.reach(grid.rows(grid.start(position, WINDOW)), grid.tap(code.to(tl.int32), WINDOW), WINDOW)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(reached, x_stride))
     value = tl.load(x_ptrs, mask=valid & (code != NO_PLACE), other=0.0)
-    y_ptrs_m = y_ptr + (n * y_stride[0] + grid.offset(position, y_stride))
-    tl.store(y_ptrs_m[:, None] + (c * y_stride[1])[None, :], value, mask=valid)
+    tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
 
 
 def _sizes(t: torch.Tensor, pool: PoolProblem) -> dict[str, Any]:
@@ -169,13 +204,16 @@ def _grid(operator: str, t: torch.Tensor, pool: PoolProblem) -> tuple[int, tunin
     return triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"]), tile
 
 
-def max_pool_forward(
-    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor, index: torch.Tensor | None, pool: PoolProblem
+def pool_forward(
+    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor | None, index: torch.Tensor | None, pool: PoolProblem
 ) -> None:
-    """Fill y, the place codes, and int64 indices into the plane where they are given; all of the same strides."""
+    """Fill y, and of a maximum the place codes and int64 indices into the plane where they are given, all strided as y.
+
+    An average and a norm have no code.
+    """
     if y.numel() > 0:
-        programs, tile = _grid("max_pool_forward", y, pool)
-        max_pool_forward_kernel[(programs,)](
+        programs, tile = _grid("pool_forward", y, pool)
+        pool_forward_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
             y_ptr=y,
@@ -183,23 +221,30 @@ def max_pool_forward(
             code_ptr=code,
             index_ptr=index,
             **_sizes(x, pool),
+            REDUCTION=pool.reduction,
+            DIVISOR=pool.divisor,
+            NORM=pool.norm,
             **numerics(x, x, y),
             **tile,
         )
 
 
-def max_pool_backward(dy: torch.Tensor, code: torch.Tensor, dx: torch.Tensor, pool: PoolProblem) -> None:
-    """Fill dx: each window's dy at the place its code names, summed where windows overlap."""
+def pool_backward(dy: torch.Tensor, code: torch.Tensor | None, dx: torch.Tensor, pool: PoolProblem) -> None:
+    """Fill dx: each window's dy at the place its code names, summed where windows overlap; of an average a share of it.
+
+    The gradient of a norm is xᵖ⁻¹ · taps · that of an average, of dy · y¹⁻ᵖ.
+    """
     if dx.numel() > 0:
-        programs, tile = _grid("max_pool_backward", dx, pool)
-        max_pool_backward_kernel[(programs,)](
+        programs, tile = _grid("pool_backward", dx, pool)
+        pool_backward_kernel[(programs,)](
             dy_ptr=dy,
             dy_stride=grid.strides(dy),
             code_ptr=code,
-            code_stride=grid.strides(code),
+            code_stride=None if code is None else grid.strides(code),
             dx_ptr=dx,
             dx_stride=grid.strides(dx),
             **_sizes(dx, pool),
+            DIVISOR=pool.divisor,
             **numerics(dy, dy, code, dx),
             **tile,
         )

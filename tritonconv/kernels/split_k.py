@@ -36,7 +36,7 @@ def sum_pixels(
     total = tl.zeros((BLOCK,), ACC)
     for step in range(steps):
         n, pixel = grid.unravel((first + step) * PIXELS + tl.arange(0, PIXELS), size)
-        dy_ptrs = (dy_ptr + (n * dy_stride[0] + grid.offset(pixel, dy_stride)))[:, None] + (k * dy_stride[1])[None, :]
+        dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
         total += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC), 0)
     return total
 

@@ -30,7 +30,7 @@ class MaxPool(Operator):
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         y, code, indices = outputs
-        pooling.max_pool_forward(self.x, y, code, indices if self.return_indices else None, problem)
+        pooling.pool_forward(self.x, y, code, indices if self.return_indices else None, problem)
 
     def saved(self) -> tuple[str, ...]:
         return ("code",)
@@ -57,7 +57,7 @@ class MaxPoolBackward(Operator):
         return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
-        pooling.max_pool_backward(self.dy, self.code, outputs[0], problem)
+        pooling.pool_backward(self.dy, self.code, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
         return ("code",)
