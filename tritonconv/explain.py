@@ -232,7 +232,6 @@ def _call(seen: Operation, copy_bytes_per_s: float | None, matrix_flops_per_s: f
     ]
     launches += [Launch(name, (), {}, _footprints(tensors)) for name, tensors in seen.copies]
     algorithms = [choice for choice in seen.choices if choice.about == "algorithm"]
-    chosen = [*algorithms, *(choice for choice in seen.choices if choice.about != "algorithm")]
     least = _footprints(seen.tensors.values()) if launches else 0
     flops = 2 * seen.problem.multiply_adds if seen.problem else 0
     arithmetic = memory = 0.0
@@ -245,7 +244,7 @@ def _call(seen: Operation, copy_bytes_per_s: float | None, matrix_flops_per_s: f
         inputs={name: tuple(t.shape) for name, t in seen.inputs.items()},
         outputs={name: tuple(t.shape) for name, t in seen.outputs.items() if t.numel()},
         algorithm=algorithms[0].chosen if algorithms else "",
-        reasons=tuple(dict.fromkeys(choice.reason for choice in chosen)),
+        reasons=tuple(dict.fromkeys(choice.reason for choice in [*algorithms, *seen.choices])),
         launches=tuple(launches),
         flops=flops,
         least_bytes=least,

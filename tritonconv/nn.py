@@ -5,6 +5,7 @@ drawn from a seed, repr, state_dict and pickling are torch's, and a state_dict l
 layers are convolutions that go on to ReLU and pooling: their parameters are the convolution's, `weight` and `bias`.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -64,12 +65,14 @@ class Conv2d(torch.nn.Conv2d):
                 "or torch.nn.functional.pad before a convolution with padding=0"
             )
 
+    def _convolve(self, function: Callable[..., torch.Tensor], *tensors: Any, **pool: Any) -> torch.Tensor:
+        self._require_zeros()
+        window = (self.stride, self.padding, self.dilation, self.groups)
+        return function(*tensors, *window, **pool, algorithm=self.algorithm)
+
     # The method that torch's own forward hands its weight and bias to, and that subclasses of a convolution call.
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        self._require_zeros()
-        return functional.conv2d(
-            input, weight, bias, self.stride, self.padding, self.dilation, self.groups, algorithm=self.algorithm
-        )
+        return self._convolve(functional.conv2d, input, weight, bias)
 
     def extra_repr(self) -> str:
         shown = super().extra_repr()
@@ -85,10 +88,7 @@ class ConvReLU2d(Conv2d):
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        self._require_zeros()
-        return functional.conv2d_bias_relu(
-            input, weight, bias, self.stride, self.padding, self.dilation, self.groups, algorithm=self.algorithm
-        )
+        return self._convolve(functional.conv2d_bias_relu, input, weight, bias)
 
 
 class ConvReLUMaxPool2d(Conv2d):
@@ -128,20 +128,8 @@ class ConvReLUMaxPool2d(Conv2d):
         ceil_mode: bool = False,
         algorithm: str = "auto",
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-            algorithm=algorithm,
-        )
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, padding_mode, device, dtype, algorithm=algorithm)
         self.pool_kernel_size = pool_kernel_size
         self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
         self.pool_padding = pool_padding
@@ -149,28 +137,15 @@ class ConvReLUMaxPool2d(Conv2d):
         self.ceil_mode = ceil_mode
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        self._require_zeros()
-        return functional.conv2d_bias_relu_max_pool2d(
-            input,
-            weight,
-            bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            pool_kernel_size=self.pool_kernel_size,
-            pool_stride=self.pool_stride,
-            pool_padding=self.pool_padding,
-            pool_dilation=self.pool_dilation,
-            ceil_mode=self.ceil_mode,
-            algorithm=self.algorithm,
-        )
+        return self._convolve(functional.conv2d_bias_relu_max_pool2d, input, weight, bias, **self._pool)
+
+    @property
+    def _pool(self) -> dict[str, Any]:
+        names = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
+        return {name: getattr(self, name) for name in names}
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, pool_kernel_size={self.pool_kernel_size}, pool_stride={self.pool_stride}"
-            f", pool_padding={self.pool_padding}, pool_dilation={self.pool_dilation}, ceil_mode={self.ceil_mode}"
-        )
+        return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in self._pool.items())])
 
 
 class MaxPool2d(torch.nn.MaxPool2d):

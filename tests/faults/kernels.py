@@ -215,7 +215,7 @@ OTHERS = [
             ("numerics(x, x, columns)", "numerics(x, x)", OFFSETS),
             ("**numerics(columns, columns, x),", "**numerics(columns, columns),", OFFSETS),
             ("c = j // PATCH[grid.TAPS]", "c = j", "test_named_case"),
-            ("(c * PATCH[grid.TAPS] + number)", "(c + number)", "test_named_case"),
+            ("n, pixel, c * PATCH[grid.TAPS] + number)", "n, pixel, c + number)", "test_named_case"),
             (
                 "    if matrix is not dw:\n        dw.copy_(matrix)\n",
                 "",
@@ -289,7 +289,7 @@ OTHERS = [
         [
             ("tl.int64 if needs_int64(*tensors) else tl.int32", "tl.int32", "test_offsets_beyond_32_bits"),
             (
-                "tl.float64 if dtype == torch.float64 else tl.float32",
+                "tl.float64 if x.dtype == torch.float64 else tl.float32",
                 "tl.float32",
                 "test_named_case tests/test_gradcheck.py",
             ),

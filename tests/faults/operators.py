@@ -196,10 +196,10 @@ OTHERS = [
         "tritonconv/functional.py",
         CONV,
         [
-            ('dilation, groups, "relu", algorithm)', "dilation, groups, None, algorithm)", FUSED),
+            ('input, "relu", algorithm, weight', "input, None, algorithm, weight", FUSED),
             (
-                'y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, ceil_mode, algorithm)',
-                'y, _ = operators.convolution_max_pool(x, weight, bias, *conv, "relu", *window, False, algorithm)',
+                '*conv, "relu", *window, ceil_mode, algorithm)',
+                '*conv, "relu", *window, False, algorithm)',
                 FUSED,
             ),
             (

@@ -102,11 +102,10 @@ TILES = [
         [
             ("INTERPRETER_TILE = 2**17", "INTERPRETER_TILE = 2**21", "test_tiles_are_legal"),
             ("next_power_of_2(max(size, 1))))", "max(size, 1)))", "test_tiles_are_legal"),
-            ('"BLOCK_N": _block(C_out, 16, columns),', '"BLOCK_N": _block(C_out, 8, columns),', "test_tiles_are_legal"),
-            ('"BLOCK_M": _block(C_out, 16, rows),', '"BLOCK_M": _block(C_out, 8, rows),', "test_tiles_are_legal"),
+            ("_block(extent, 16, tile[block])", "_block(extent, 8, tile[block])", "test_tiles_are_legal"),
             (
-                '"BLOCK_N": _block(C_in, 16, columns),',
-                '"BLOCK_N": _block(pixels, 16, columns),',
+                "_gpu_product(_gpu_limits(x), BLOCK_N=C_in, BLOCK_K=C_out)",
+                "_gpu_product(_gpu_limits(x), BLOCK_M=pixels, BLOCK_N=C_in, BLOCK_K=C_out)",
                 "test_tiles_of_a_gpu_do_not_depend_on_the_batch",
             ),
             ('"sum_splits", "elementwise")', '"sum_splits",)', "tests/test_conv2d.py tests/test_pool.py"),

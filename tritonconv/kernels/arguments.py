@@ -34,10 +34,7 @@ def epilogue(problem: ConvProblem, activation: Activation | None, pool: PoolProb
     }
 
 
-def accumulator(dtype: torch.dtype) -> tl.dtype:
-    return tl.float64 if dtype == torch.float64 else tl.float32
-
-
 def numerics(x: torch.Tensor, *tensors: torch.Tensor | None) -> dict[str, Any]:
     """The accumulator's dtype for `x`, and offsets of 32 bits unless one of `tensors` needs 64."""
-    return {"ACC": accumulator(x.dtype), "OFFSET": tl.int64 if needs_int64(*tensors) else tl.int32}
+    accumulator = tl.float64 if x.dtype == torch.float64 else tl.float32
+    return {"ACC": accumulator, "OFFSET": tl.int64 if needs_int64(*tensors) else tl.int32}

@@ -151,8 +151,7 @@ def direct_dgrad_kernel(
             dy_ptrs += dy_stride[1]
             w_ptrs += w_stride[0]
 
-    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
-    tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
+    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
 @jit
@@ -215,13 +214,13 @@ def direct_wgrad_kernel(
         acc += tl.sum(dy * x.to(ACC), 0)
 
     offs_dw = c * dw_stride[1] + grid.offset(tap, dw_stride) + k * dw_stride[0]
-    tl.store(dw_ptr + split * dw_stride_split + offs_dw, acc.to(dw_ptr.dtype.element_ty), mask=valid_w)
+    tl.store(dw_ptr + split * dw_stride_split + offs_dw, acc, mask=valid_w)
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_k, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_M, BLOCK_N
         )
         last = valid_k & (filters == FILTERS)
-        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
+        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b, mask=last)
 
 
 def direct_forward(

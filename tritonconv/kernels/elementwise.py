@@ -56,7 +56,7 @@ def elementwise_kernel(
         out = FUNCTION(dy, x)
     else:
         out = FUNCTION(x)
-    tl.store(out_ptr + offs_out, out.to(out_ptr.dtype.element_ty), mask=valid)
+    tl.store(out_ptr + offs_out, out, mask=valid)
 
 
 def activate(x: torch.Tensor, y: torch.Tensor, activation: Activation) -> None:

@@ -60,7 +60,7 @@ def keep_best(acc, best, code, place, valid, STORED: tl.constexpr):
 @jit
 def store_output(y_ptr, code_ptr, offs, valid, best, code, NO_PLACE: tl.constexpr, PASSES: tl.constexpr):
     """A forward kernel's tile, (M, N), and where it is pooled the places that gradients go to."""
-    tl.store(y_ptr + offs, best.to(y_ptr.dtype.element_ty), mask=valid)
+    tl.store(y_ptr + offs, best, mask=valid)
     if code_ptr is not None:
         code = tl.where(PASSES(best), code, NO_PLACE)  # a dead ReLU passes no gradient
-        tl.store(code_ptr + offs, code.to(code_ptr.dtype.element_ty), mask=valid)
+        tl.store(code_ptr + offs, code, mask=valid)

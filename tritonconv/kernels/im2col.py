@@ -81,8 +81,7 @@ def fold_kernel(
         pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
         columns_ptrs = grid.tile(columns_ptr, columns_stride, n, pixel, c * PATCH[grid.TAPS] + number)
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
-    x_ptrs = grid.tile(x_ptr, x_stride, n, position, c)
-    tl.store(x_ptrs, acc.to(x_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
+    tl.store(grid.tile(x_ptr, x_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
 def _patch(problem: ConvProblem) -> dict[str, Any]:

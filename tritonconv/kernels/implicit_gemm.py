@@ -169,8 +169,7 @@ def implicit_gemm_dgrad_kernel(
         acc = tl.dot(dy, f, acc, input_precision=PRECISION, out_dtype=ACC)
 
     c = group * C_in + offs_n
-    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
-    tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
+    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_n[None, :])
 
 
 @jit
@@ -236,13 +235,13 @@ def implicit_gemm_wgrad_kernel(
 
     offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (k * dw_stride[0])[:, None]
     dw_ptrs = dw_ptr + split * dw_stride_split + offs_dw
-    tl.store(dw_ptrs, acc.to(dw_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_n[None, :])
+    tl.store(dw_ptrs, acc, mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_K, BLOCK_M
         )
         last = valid_m & (pid_n == BLOCKS_N)
-        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b.to(db_ptr.dtype.element_ty), mask=last)
+        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b, mask=last)
 
 
 def implicit_gemm_forward(

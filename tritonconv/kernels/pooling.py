@@ -99,9 +99,9 @@ def pool_forward_kernel(
         best = power(best * WINDOW[grid.TAPS], 1 / NORM)
     offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_c[None, :]
-    tl.store(y_ptr + offs_y, best.to(y_ptr.dtype.element_ty), mask=valid_y)
+    tl.store(y_ptr + offs_y, best, mask=valid_y)
     if code_ptr is not None:
-        tl.store(code_ptr + offs_y, code.to(code_ptr.dtype.element_ty), mask=valid_y)
+        tl.store(code_ptr + offs_y, code, mask=valid_y)
     if index_ptr is not None:
         place_or_first = tl.where(code == NO_PLACE, 0, code)
         reached = grid.reach(grid.rows(start), grid.tap(place_or_first.to(tl.int64), WINDOW), WINDOW)
@@ -149,8 +149,7 @@ def pool_backward_kernel(
         else:  # code and dy are loaded at once: neither waits for the other
             code = tl.load(grid.tile(code_ptr, code_stride, n, window, c), mask=valid_dy, other=NO_PLACE)
             acc += tl.where(code == place[:, None], dy, 0.0)
-    dx_ptrs = grid.tile(dx_ptr, dx_stride, n, position, c)
-    tl.store(dx_ptrs, acc.to(dx_ptr.dtype.element_ty), mask=valid_m[:, None] & valid_c[None, :])
+    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
 @jit
@@ -207,10 +206,7 @@ def _grid(operator: str, t: torch.Tensor, pool: PoolProblem) -> tuple[int, tunin
 def pool_forward(
     x: torch.Tensor, y: torch.Tensor, code: torch.Tensor | None, index: torch.Tensor | None, pool: PoolProblem
 ) -> None:
-    """Fill y, and of a maximum the place codes and int64 indices into the plane where they are given, all strided as y.
-
-    An average and a norm have no code.
-    """
+    """Fill y, and of a maximum the place codes and int64 indices into the plane where they are given, strided as y."""
     if y.numel() > 0:
         programs, tile = _grid("pool_forward", y, pool)
         pool_forward_kernel[(programs,)](

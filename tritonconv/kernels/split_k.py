@@ -25,7 +25,7 @@ def sum_splits_kernel(
     acc = tl.load(partial_ptr + offs, mask=valid, other=0.0)
     for split in range(1, SPLITS):
         acc += tl.load(partial_ptr + (offs + split * numel), mask=valid, other=0.0)
-    tl.store(out_ptr + offs, acc.to(out_ptr.dtype.element_ty), mask=valid)
+    tl.store(out_ptr + offs, acc, mask=valid)
 
 
 @jit

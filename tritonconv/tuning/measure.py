@@ -155,7 +155,8 @@ class _Trial:
         try:
             with record_choices() as made, _poisoned():
                 results = self.run()
-            _synchronize(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
         except Exception as error:  # whatever a compiler or a launch raises: out of shared memory, say
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         by_direct = any(choice.asked.key.operator.startswith("direct") for choice in made if choice.asked)
@@ -217,11 +218,6 @@ def _poisoned() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(run: Callable[[], Any], device: torch.device) -> float:
@@ -313,16 +309,8 @@ class _Search:
             kept = f"{_describe(options[best])} is used instead" if times else "no other was right: it stays"
             warnings.warn(f"the built-in choice for {key} was refused ({refused[0]}); {kept}", stacklevel=4)
         self.found[key] = options[best]
-        self.rows[key] = Row(
-            key=str(key),
-            source="measured",
-            built_in=options[0],
-            chosen=options[best],
-            built_in_ms=times.get(0),
-            chosen_ms=times.get(best),
-            candidates=len(options),
-            refused=tuple(refused.values()),
-        )
+        found = (options[0], options[best], times.get(0), times.get(best))
+        self.rows[key] = Row(str(key), "measured", *found, len(options), tuple(refused.values()))
 
     def _withdraw(self, trial: _Trial, keys: set[Key]) -> None:
         """Back to the built-in choice for keys measured on another call, where this call's result is wrong with it."""

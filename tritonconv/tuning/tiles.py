@@ -27,10 +27,12 @@ ELEMENT_OPERATORS = ("sum_splits", "elementwise")
 def built_in(operator: str, x: torch.Tensor, **sizes: int) -> tuple[Tile, str]:
     """The tile of the tables below, whatever was tuned, and why."""
     arch = architecture(x.device)
+    interpreters, gpus = _TILES[operator]
     if arch == "interpreter":
-        reason = "the interpreter's table: few programs with large tiles, since each program costs"
-        return _INTERPRETER[operator](x, **sizes), reason
-    return _GPU[operator](x, **sizes), f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
+        return interpreters(
+            x, **sizes
+        ), "the interpreter's table: few programs with large tiles, since each program costs"
+    return gpus(x, **sizes), f"the GPUs' table, here {arch}: tiles that fit registers and shared memory"
 
 
 def _flatten_taps(C_in: int) -> bool:
@@ -89,55 +91,43 @@ def _interpreter_elements(x: torch.Tensor, elements: int) -> Tile:
 # --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
 
 
-def _gpu_limits(x: torch.Tensor) -> tuple[int, int, int, int]:
-    """(rows, columns, depth, stages) of the largest GEMM tile of a dtype that `bench.codegen` shows without a spill."""
-    if x.dtype == torch.float64:
-        return 32, 32, 16, 2
+def _gpu_limits(x: torch.Tensor) -> Tile:
+    """The largest GEMM tile of a dtype that `bench.codegen` shows without a spill."""
     arch = architecture(x.device)
-    if x.dtype == torch.float32:
+    if x.dtype == torch.float64:
+        rows, columns, depth, stages = 32, 32, 16, 2
+    elif x.dtype == torch.float32:
         # three TF32 products for one keep three times the operands in registers
         depth = 16 if dot_precision(x) == "tf32x3" and arch != "sm_90" else 32
-        return 128 if arch == "sm_100" else 64, 64, depth, 3
-    return 128, 64, 64 if arch == "sm_90" else 32, 3
+        rows, columns, stages = 128 if arch == "sm_100" else 64, 64, 3
+    else:
+        rows, columns, depth, stages = 128, 64, 64 if arch == "sm_90" else 32, 3
+    return {"BLOCK_M": rows, "BLOCK_N": columns, "BLOCK_K": depth, "num_stages": stages}
+
+
+def _gpu_product(tile: Tile, **extents: int) -> Tile:
+    """The tile with 4 warps, and with sides of 16 or more that are no longer than the problem's extents."""
+    return tile | {block: _block(extent, 16, tile[block]) for block, extent in extents.items()} | {"num_warps": 4}
 
 
 def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
-    rows, columns, depth, stages = _gpu_limits(x)
+    most = _gpu_limits(x)
     if pooled:  # the running maximum and its place take registers beside the accumulator
-        rows, columns = min(rows, 64), columns // 2 if x.dtype == torch.float32 else columns
+        columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
+        most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
     flatten = _flatten_taps(C_in)
-    return {
-        "FLATTEN_TAPS": flatten,
-        "BLOCK_M": rows,
-        "BLOCK_N": _block(C_out, 16, columns),
-        "BLOCK_K": _block(C_in * taps if flatten else C_in, 16, depth),
-        "num_warps": 4,
-        "num_stages": stages,
-    }
+    reduced = C_in * taps if flatten else C_in
+    return {"FLATTEN_TAPS": flatten, **_gpu_product(most, BLOCK_N=C_out, BLOCK_K=reduced)}
 
 
 def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    rows, columns, depth, stages = _gpu_limits(x)
-    return {
-        "BLOCK_M": rows,
-        "BLOCK_N": _block(C_in, 16, columns),
-        "BLOCK_K": _block(C_out, 16, depth),
-        "num_warps": 4,
-        "num_stages": stages,
-    }
+    return _gpu_product(_gpu_limits(x), BLOCK_N=C_in, BLOCK_K=C_out)
 
 
 def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    rows, columns, depth, stages = _gpu_limits(x)
     flatten = _flatten_taps(C_in)
-    return {
-        "FLATTEN_TAPS": flatten,
-        "BLOCK_M": _block(C_out, 16, rows),
-        "BLOCK_N": _block(C_in * taps if flatten else C_in, 16, columns),
-        "BLOCK_K": depth,
-        "num_warps": 4,
-        "num_stages": stages,
-    }
+    columns = C_in * taps if flatten else C_in
+    return {"FLATTEN_TAPS": flatten, **_gpu_product(_gpu_limits(x), BLOCK_M=C_out, BLOCK_N=columns)}
 
 
 def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
@@ -150,17 +140,10 @@ def _gpu_elements(x: torch.Tensor, elements: int) -> Tile:
     return {"BLOCK_M": 1024, "num_warps": 4}
 
 
-_INTERPRETER: dict[str, Callable[..., Tile]] = {
-    "implicit_gemm_forward": _interpreter_forward,
-    "implicit_gemm_dgrad": _interpreter_dgrad,
-    "implicit_gemm_wgrad": _interpreter_wgrad,
-    **dict.fromkeys(PIXEL_OPERATORS, _interpreter_pixels),
-    **dict.fromkeys(ELEMENT_OPERATORS, _interpreter_elements),
-}
-_GPU: dict[str, Callable[..., Tile]] = {
-    "implicit_gemm_forward": _gpu_forward,
-    "implicit_gemm_dgrad": _gpu_dgrad,
-    "implicit_gemm_wgrad": _gpu_wgrad,
-    **dict.fromkeys(PIXEL_OPERATORS, _gpu_pixels),
-    **dict.fromkeys(ELEMENT_OPERATORS, _gpu_elements),
+_TILES: dict[str, tuple[Callable[..., Tile], Callable[..., Tile]]] = {
+    "implicit_gemm_forward": (_interpreter_forward, _gpu_forward),
+    "implicit_gemm_dgrad": (_interpreter_dgrad, _gpu_dgrad),
+    "implicit_gemm_wgrad": (_interpreter_wgrad, _gpu_wgrad),
+    **dict.fromkeys(PIXEL_OPERATORS, (_interpreter_pixels, _gpu_pixels)),
+    **dict.fromkeys(ELEMENT_OPERATORS, (_interpreter_elements, _gpu_elements)),
 }
