@@ -80,6 +80,7 @@ CASES = (
     Case("stride 2, last row unread", "(H - R) is not a multiple of the stride", H=8, W=7, stride=2),
     Case("stride 3 over 2x2", "gaps between windows: dx has zeros inside", R=2, S=2, stride=3),
     Case("dilation 2", "taps apart", dilation=2, padding=2),
+    Case("dilation 3 of two taps", "the fewest taps that lie apart", R=2, S=2, dilation=3),
     Case("dilation (1,3)", "the two dilations differ", W=9, dilation=(1, 3)),
     Case("dilation 2, stride 2", "a common factor: half of dx's rows are reached by no tap", H=9, dilation=2, stride=2),
     Case("dilation 4, stride 6", "a common factor that is neither", H=15, W=14, dilation=4, stride=6, padding=1),

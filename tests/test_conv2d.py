@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from oracle import (
     ALGORITHMS,
     CASES,
@@ -239,6 +240,19 @@ def test_memory_format_follows_torch(which, name, algorithm, device):
     assert {k: steps(t) for k, t in ours.items()} == {k: steps(t) for k, t in theirs.items()}
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 3, 1, 1), (2, 3, 1, 1), (2, 1, 3, 1), (1, 1, 1, 3), (1, 1, 1, 1)])
+def test_memory_format_where_strides_say_both(shape, layout, device):
+    """Axes of length 1 fit NCHW and channels_last."""
+    x, w = torch.rand(shape, device=device), torch.rand(4, shape[1], 1, 1, device=device)
+    x = x.contiguous(memory_format=layout)
+    for ours, theirs in (
+        (TF.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1)),
+        (TF.max_pool2d(x, 2, 1, 1), F.max_pool2d(x, 2, 1, 1)),
+    ):
+        assert ours.stride() == theirs.stride()
+
+
 @by_algorithm
 def test_unbatched_output_is_contiguous(algorithm, device):
     x, w, b = case("unbatched").tensors(torch.float32, device)
@@ -298,6 +312,8 @@ def test_only_the_gradients_asked_for_are_computed(wanted, algorithm, device, la
     assert ("dgrad" in passes) == ("x" in wanted), passes
     # the bias gradient comes with the weight's, in one pass over dy; alone it is a sum
     assert passes.count("wgrad") == ("w" in wanted), passes
+    with_bias = [arguments["db_ptr"] is not None for name, arguments in launches if "wgrad" in name]
+    assert with_bias == ["b" in wanted] * len(with_bias)
 
 
 @by_algorithm
@@ -339,6 +355,15 @@ def test_second_gradients_are_computed_where_they_are_asked_for(first, wanted, d
     torch.autograd.grad(gradient, {**leaves, "dy": dy}[wanted], torch.ones_like(gradient))
     names = {"dy": "forward", "x": "dgrad", "w": "wgrad"}
     assert [name for name, _ in launches] == [f"implicit_gemm_{names[wanted]}_kernel"]
+
+
+@by_algorithm
+def test_only_inputs_are_saved(algorithm, device):
+    tensors = [t.requires_grad_() for t in case("plain").tensors(torch.float32, device)]
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
+        TF.conv2d(*tensors, algorithm=algorithm)
+    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in tensors[:2]}
 
 
 @by_algorithm

@@ -87,6 +87,19 @@ def test_a_stride_past_the_image_has_no_more_phases_than_pixels(stride, padding,
     assert grid == (programs,)
 
 
+@pytest.mark.parametrize("dilation", [1000, 2**31 + 5])
+def test_a_dilation_of_one_tap(dilation):
+    """It spreads nothing. (torch's max pooling refuses what leaves 32 bits.)"""
+    x, w = integers(2, 3, 8, 8), integers(4, 3, 1, 2)
+    expected = value_and_gradients(lambda x, w: F.conv2d(x, w, dilation=(1, 2)), [x, w])
+    for algorithm in ALGORITHMS:
+        found = value_and_gradients(
+            lambda x, w, a=algorithm: ours.conv2d(x, w, dilation=(dilation, 2), algorithm=a), [x, w]
+        )
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert torch.equal(ours.max_pool2d(x, (1, 2), dilation=(dilation, 2)), F.max_pool2d(x, (1, 2), dilation=(1, 2)))
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 def test_pooling_with_a_stride_past_the_image(padding):
     x = integers(2, 3, 3, 3)

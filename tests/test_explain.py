@@ -106,7 +106,7 @@ def test_fused_layer_against_torchs_layers():
     """A 6×6 picture, two channels of 288 B together, pooled 2×2 to 18 outputs: torch keeps 24 B each, we 1 B."""
     x, w, b = tensor(1, 1, 6, 6), tensor(2, 1, 3, 3, grad=True), tensor(2, grad=True)
     forward, backward = tritonconv.explain(TF.conv2d_bias_relu_max_pool2d, x, w, b, padding=1, pool_kernel_size=2).steps
-    outside = 144 + 72 + 8 + 72 + 18  # x, w, b, y, code
+    outside = 144 + 72 + 8 + 72 + 18  # x, w, b, y, argmax
     assert forward.moved_bytes == forward.least_bytes == outside
     assert forward.torch_bytes == (144 + 72 + 8 + 288) + (288 + 288) + (288 + 72 + 18 * 8)
     assert forward.saved_bytes == 1592 - 314
@@ -115,7 +115,7 @@ def test_fused_layer_against_torchs_layers():
     pool, wgrad = backward.calls  # x wants no gradient
     assert (pool.operator, wgrad.operator, backward.phase) == ("max_pool_backward", "convolution_wgrad", "backward")
     assert (pool.moved_bytes, wgrad.moved_bytes) == (72 + 18 + 288, 288 + 144 + 72 + 8)
-    assert backward.least_bytes == outside  # dy, code, x, dw, db: the unpooled gradient does not leave
+    assert backward.least_bytes == outside  # dy, argmax, x, dw, db: the unpooled gradient does not leave
     assert backward.between == (("float32 1×2×6×6", 2 * 288),)
     assert backward.torch_bytes == (72 + 18 * 8 + 288) + 3 * 288 + (288 + 144 + 72 + 8)
     assert (wgrad.flops, pool.flops) == (forward.flops, 0)

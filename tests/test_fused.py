@@ -185,8 +185,8 @@ def saved_by(function, tensors: list) -> list[torch.Tensor]:
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
 def test_pooled_backward_keeps_one_byte_an_output(algorithm, device):
     c = case("plain")  # y of (2, 4, 5, 4), pooled to (2, 4, 2, 2)
-    (code,) = saved_by(fused_pool(c, POOLS["2x2"], algorithm), c.tensors(torch.float32, device))
-    assert (code.shape, code.dtype) == ((2, 4, 2, 2), torch.uint8)
+    (argmax,) = saved_by(fused_pool(c, POOLS["2x2"], algorithm), c.tensors(torch.float32, device))
+    assert (argmax.shape, argmax.dtype) == ((2, 4, 2, 2), torch.uint8)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
@@ -198,7 +198,7 @@ def test_relu_backward_keeps_nothing_beside_inputs_and_output(algorithm, device)
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
 @pytest.mark.parametrize("pool", [None, POOLS["2x2"]], ids=["relu", "2x2"])
 def test_forward_is_one_kernel(pool, algorithm, device, launches):
-    """And no tensor that it is given has the size of the unpooled picture, (2, 4, 5, 4)."""
+    """And no tensor that it is given has the size of the unpooled image, (2, 4, 5, 4)."""
     c = case("plain")
     ours = fused_relu(c, algorithm) if pool is None else fused_pool(c, pool, algorithm)
     ours(*c.tensors(torch.float32, device))
@@ -226,5 +226,5 @@ def test_more_places_than_a_byte_names(device):
     c = Case("1x1", "a pool of 272 places", N=1, C_in=1, C_out=2, H=17, W=18, R=1, S=1)
     pool = dict(kernel_size=(16, 17), stride=1)
     check(fused_pool(c, pool), functools.partial(pool_chain, pool=pool), c, c.tensors(torch.float32, device))
-    (code,) = saved_by(fused_pool(c, pool), c.tensors(torch.float32, device))
-    assert code.dtype == torch.int32
+    (argmax,) = saved_by(fused_pool(c, pool), c.tensors(torch.float32, device))
+    assert argmax.dtype == torch.int32

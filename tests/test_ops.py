@@ -30,7 +30,7 @@ def samples() -> dict[str, list[tuple]]:
     convs = conv_samples()
     X, W, Y = (2, 4, 7, 6), (6, 2, 3, 2), (2, 6, 3, 7)
     pool = ([3, 2], [2, 2], [1, 0], [1, 1])  # of (2, 3, 7, 6): (2, 3, 4, 3)
-    _, code, _ = ops.max_pool(tensor(2, 3, 7, 6, grad=False), *pool, False, False)
+    _, argmax, _ = ops.max_pool(tensor(2, 3, 7, 6, grad=False), *pool, False, False)
     patch = ([3, 2], [2, 1], [1, 0, 0, 1], [1, 1])  # of (2, 3, 7, 6): (2, 18, 3, 6)
     return {
         "convolution": [
@@ -84,8 +84,8 @@ def samples() -> dict[str, list[tuple]]:
             for last, ceil_mode, indices in ((False, False, False), (True, False, True), (False, True, True))
         ]
         + [(tensor(1, 1, 17, 17), [16, 17], [1, 1], [0, 0], [1, 1], False, False)],
-        "max_pool_backward": [(tensor(2, 3, 4, 3), code, [7, 6], *pool, last) for last in (False, True)],
-        "max_pool_gather": [(tensor(2, 3, 7, 6), code, *pool, last) for last in (False, True)],
+        "max_pool_backward": [(tensor(2, 3, 4, 3), argmax, [7, 6], *pool, last) for last in (False, True)],
+        "max_pool_gather": [(tensor(2, 3, 7, 6), argmax, *pool, last) for last in (False, True)],
         "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
         "activate_backward": [
             (tensor(2, 3), torch.rand(2, 3), "relu"),
@@ -143,6 +143,13 @@ def test_offsets_look_at_every_tensor(name, i, device, launches, monkeypatch):
     for kernel, values in launches:
         for key, t in values.items():
             assert not isinstance(t, torch.Tensor) or (t.shape, t.stride()) in asked, (kernel, key)
+
+
+def test_a_bias_gradient_not_asked_for_is_empty(device):
+    dy, x, *arguments = on(device, samples()["convolution_wgrad"][0])
+    for bias, numel in ((True, 6), (False, 0)):
+        arguments[-3] = bias
+        assert ops.convolution_wgrad(dy, x, *arguments)[1].numel() == numel
 
 
 # --- torch.compile ---

@@ -119,26 +119,26 @@ def test_window_wholly_in_the_padding(dtype, memory_format, device):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "code_dtype"),
+    ("kernel", "argmax_dtype"),
     [((15, 17), torch.uint8), ((16, 16), torch.int32), ((2, 150), torch.int32)],
     ids=["255 places", "256 places", "300 places"],
 )
-def test_many_places(kernel, code_dtype, device):
+def test_many_places(kernel, argmax_dtype, device):
     """One byte names 255 places; the winner of each window is its last place."""
     H, W = kernel[0] + 1, kernel[1] + 2
     x = torch.arange(float(H * W), device=device).reshape(1, 1, H, W)
     assert_same_as_torch(x, dict(kernel_size=kernel, stride=1))
-    assert saved_by(lambda t: TF.max_pool2d(t, kernel, stride=1), x) == {((1, 1, 2, 3), code_dtype)}
+    assert saved_by(lambda t: TF.max_pool2d(t, kernel, stride=1), x) == {((1, 1, 2, 3), argmax_dtype)}
 
 
 @pytest.mark.parametrize("kernel", [(15, 17), (16, 17)], ids=["one byte", "four bytes"])
 def test_windows_without_a_place_pass_no_gradient(kernel, device):
-    """Their code is the number after the last place, which a pixel just past the window's last row must not match."""
+    """Their argmax is the number after the last place, which a pixel just past the window's last row must not match."""
     places = kernel[0] * kernel[1]
-    code = torch.full((1, 1, 4, 4), places, device=device, dtype=torch.uint8 if places < 256 else torch.int32)
+    argmax = torch.full((1, 1, 4, 4), places, device=device, dtype=torch.uint8 if places < 256 else torch.int32)
     dy = torch.ones(1, 1, 4, 4, device=device)
     window = (kernel, (3, 3), (0, 0), (1, 1))
-    dx = torch.ops.tritonconv.max_pool_backward(dy, code, (26, 27), *window, False)
+    dx = torch.ops.tritonconv.max_pool_backward(dy, argmax, (26, 27), *window, False)
     assert dx.eq(0).all()
 
 

@@ -17,7 +17,7 @@ __all__ = ["Call", "Launch", "Report", "Step", "explain"]
 
 INDEX_BYTES = torch.int64.itemsize  # what torch's pooling writes and keeps for each output
 LEGEND = """\
-Counted: 2 FLOP a multiply-add inside the picture, none for bias, ReLU and comparisons; a tensor once for each kernel
+Counted: 2 FLOP a multiply-add inside the image, none for bias, ReLU and comparisons; a tensor once for each kernel
 that takes it, however often its tiles read it; torch's layers likewise, each for itself, at the least they can move."""
 
 
@@ -282,22 +282,22 @@ def _traffic(calls: list[Operation]) -> tuple[int, tuple[tuple[str, int], ...]]:
 
 
 def _torch_extra(seen: Operation) -> int:
-    """Bytes that torch's layers move beyond the operator's least: int64 indices, and the pictures between layers.
+    """Bytes that torch's layers move beyond the operator's least: int64 indices, and the images between layers.
 
     The chain is conv + bias → y, ReLU: y → y, max pooling: y → pooled y and an index for each, and back the same way.
     """
     extra = 0
-    if "code" in seen.tensors:
-        code = seen.tensors["code"]
-        extra += code.numel() * (INDEX_BYTES - code.itemsize)
+    if "argmax" in seen.tensors:
+        argmax = seen.tensors["argmax"]
+        extra += argmax.numel() * (INDEX_BYTES - argmax.itemsize)
     if "indices" in seen.outputs:  # torch's one index serves the caller too
         extra -= seen.outputs["indices"].nbytes
     if seen.operator == FUSED:  # y written, read, written, read
-        extra += 4 * _picture_bytes(seen)
+        extra += 4 * _image_bytes(seen)
     elif seen.operator == "convolution" and seen.arguments["activation"]:
-        extra += 2 * _picture_bytes(seen)
+        extra += 2 * _image_bytes(seen)
     elif seen.operator == "max_pool_backward" and seen.source and seen.source.operator == FUSED:
-        extra += 3 * _picture_bytes(seen.source)  # ReLU's backward reads dy and y, writes dy
+        extra += 3 * _image_bytes(seen.source)  # ReLU's backward reads dy and y, writes dy
     return extra
 
 
@@ -307,12 +307,12 @@ def _kept(seen: Operation) -> tuple[int, int]:
         return (seen.outputs["y"].nbytes,) * 2
     if seen.operator not in (FUSED, "max_pool"):
         return 0, 0
-    code = seen.outputs["code"]
-    picture = _picture_bytes(seen) if seen.operator == FUSED else 0
-    return code.nbytes, picture + INDEX_BYTES * code.numel()
+    argmax = seen.outputs["argmax"]
+    picture = _image_bytes(seen) if seen.operator == FUSED else 0
+    return argmax.nbytes, picture + INDEX_BYTES * argmax.numel()
 
 
-def _picture_bytes(seen: Operation) -> int:
+def _image_bytes(seen: Operation) -> int:
     """Of what the convolution gives, before any pooling."""
     assert seen.problem is not None
     return math.prod(seen.problem.output_shape) * seen.outputs["y"].itemsize

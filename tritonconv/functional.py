@@ -99,9 +99,9 @@ def conv2d_bias_relu_max_pool2d(
 ) -> torch.Tensor:
     """max_pool2d(relu(conv2d(input, weight, bias, …)), pool_kernel_size, …) in one kernel.
 
-    The unpooled picture is never stored. Forward keeps one code for each pooled output, the place that won or "dead";
-    backward needs no more. For a 2×2 pool in float32 that is 1 byte for each pooled output in place of the 24 that
-    torch's unfused chain keeps: 4 · 4 of ReLU's output and 8 of an int64 index.
+    The unpooled image is never stored. Forward saves one argmax for each pooled output, or "dead"; backward needs no
+    more. For a 2×2 pool in float32 that is 1 byte for each pooled output instead of the 24 that torch's unfused chain
+    saves: 4 · 4 of ReLU's output and 8 of an int64 index.
 
     Arguments: conv2d's, and max_pool2d's with the prefix pool_. Windows that overlap compute the convolution again.
 
@@ -192,7 +192,7 @@ def unfold(
         kernel_size, dilation, padding, stride: in elements, one for both axes or (vertical, horizontal).
 
     Returns:
-        (N, C · R · S, L) or (C · R · S, L), L the number of places of the patch, in the input's dtype.
+        (N, C · R · S, L) or (C · R · S, L), L the number of positions of the patch, in the input's dtype.
 
     Raises:
         RuntimeError: sizes that do not go together.

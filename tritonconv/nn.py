@@ -92,7 +92,7 @@ class ConvReLU2d(Conv2d):
 
 
 class ConvReLUMaxPool2d(Conv2d):
-    """y = max_pool2d(max(0, conv2d(x))), one trainable operator: the unpooled picture is never stored.
+    """y = max_pool2d(max(0, conv2d(x))), one trainable operator: the unpooled image is never stored.
 
     Takes Conv2d's arguments, then MaxPool2d's under names that begin with `pool_` (all by keyword), and raises Conv2d's
     errors; a pooling window that does not fit raises RuntimeError in forward, as in torch.
@@ -152,7 +152,7 @@ class MaxPool2d(torch.nn.MaxPool2d):
     """y[n, c, p, q] = the largest x[n, c, p·stride + r·dilation − padding, ...] over the window; NaN wins.
 
     input: (N, C, H, W) or (C, H, W); fp16, bf16, fp32 or fp64; any strides.
-    Returns (N, C, P, Q) or (C, P, Q), and with `return_indices` the int64 places in the plane (H, W).
+    Returns (N, C, P, Q) or (C, P, Q), and with `return_indices` the int64 indices in the plane (H, W).
 
     Raises:
         RuntimeError: in forward, as in torch: the window does not fit.

@@ -105,7 +105,7 @@ class ConvProblem:
 
 @dataclasses.dataclass(frozen=True)
 class PoolProblem:
-    """A pooling window over an image; a place is an element of the window, numbered row by row.
+    """A pooling window over an image. An argmax is the number of an element of the window, row by row.
 
     An average divides by `divisor`: a number, or by how many elements of the window lie in the image ("image"), or in
     the image with its padding ("padded"). Then dilation is 1. "lp" is (taps · average of xᵖ)^(1/p), `norm` is p.
@@ -119,12 +119,12 @@ class PoolProblem:
     norm: float = 1.0
 
     @property
-    def code_dtype(self) -> torch.dtype:
-        """The dtype that can name every place, and one value more for "no gradient": see `no_place`."""
+    def argmax_dtype(self) -> torch.dtype:
+        """The dtype that can name every element, and one value more for "no gradient": see `no_argmax`."""
         return torch.uint8 if self.window.taps <= 255 else torch.int32
 
     @property
-    def no_place(self) -> int:
+    def no_argmax(self) -> int:
         return 255 if self.window.taps <= 255 else self.window.taps
 
 
@@ -401,7 +401,7 @@ def pool_problem(
         span = size + 2 * p - reach
         length = (-(-span // s) if ceil_mode else span // s) + 1
         if ceil_mode and (length - 1) * s >= size + p:
-            length -= 1  # the last window must start inside the picture or the padding before it
+            length -= 1  # the last window must start inside the image or the padding before it
         output.append(length)
     if min(output) < 1:
         raise RuntimeError(

@@ -63,7 +63,7 @@ class Like(NamedTuple):
 class Operation:
     """An operator's call as recorded. `source` is the forward call whose backward this is part of.
 
-    If the operators ran, tensor arguments are `Like`s, and integer ones, place codes, are kept: they must fit a window.
+    If the operators ran, tensor arguments are `Like`s, and integer ones, an argmax, are kept: they must fit a window.
     """
 
     op: Any

@@ -105,8 +105,8 @@ GRID = faults(
         ),
         ("(tap * WINDOW[DILATION][AXIS] == inside)", "(tap >= 0)", f"{POOL}::test_same_as_torch"),
         (
-            "        place += r * WINDOW[SIZE][2]\n",
-            "        place += r * WINDOW[SIZE][1]\n",
+            "        element += r * WINDOW[SIZE][2]\n",
+            "        element += r * WINDOW[SIZE][1]\n",
             f"{POOL}::test_same_as_torch",
         ),
         ("tl.minimum(tl.maximum(position[2], 0), size[2] - 1)", "position[2]", POOL),
@@ -196,13 +196,13 @@ OTHERS = [
         POOL,
         [
             ("other=FIRST).to(ACC)", "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
-            (" | ((code == NO_PLACE) & valid[:, None])", "", "test_infinities_and_nan"),
+            (" | ((argmax == NO_ARGMAX) & valid[:, None])", "", "test_infinities_and_nan"),
             ("**numerics(x, x, y),", "**numerics(x, y),", OFFSETS),
-            ("**numerics(dy, dy, code, dx),", "**numerics(dy, dy, dx),", OFFSETS),
+            ("**numerics(dy, dy, argmax, dx),", "**numerics(dy, dy, dx),", OFFSETS),
             ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", "tests/test_pool.py"),
-            ("tl.where(code == place[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
+            ("tl.where(argmax == element[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
             (
-                "mask=valid & (code != NO_PLACE), other=0.0)",
+                "mask=valid & (argmax != NO_ARGMAX), other=0.0)",
                 "mask=valid, other=0.0)",
                 "tests/test_pool.py tests/test_gradcheck.py",
             ),
@@ -259,7 +259,7 @@ OTHERS = [
                 f"{POOL}::test_first_of_equals_wins",
             ),
             ("acc.to(STORED).to(acc.dtype)", "acc", "tests/test_fused.py", "ties of rounded values"),
-            ("tl.where(PASSES(best), code, NO_PLACE)", "code", "tests/test_fused.py"),
+            ("tl.where(PASSES(best), argmax, NO_ARGMAX)", "argmax", "tests/test_fused.py"),
         ],
     ),
     *faults(

@@ -11,7 +11,11 @@ REGISTRATION = faults(
     OPS,
     [
         ('        if name == "channels_last":  # where', '        if name == "no_name":  # where', "test_opcheck"),
-        ("memory_format(self.channels_last, len(shape))", "memory_format(False, len(shape))", CONV),
+        (
+            "memory_format(self.channels_last, len(shape))",
+            "memory_format(False, len(shape))",
+            f"{CONV}::test_memory_format_follows_torch",
+        ),
         ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{OPS} {POOL}"),
         (
             '        ctx.values["channels_last"] = asked.channels_last\n',
@@ -27,9 +31,13 @@ REGISTRATION = faults(
         (
             "for key, t in tensors.items()}\n        ctx.names",
             "for key, t in [*tensors.items()][:1]}\n        ctx.names",
-            CONV,
+            f"{CONV}::test_named_case",
         ),
-        ("zip(arguments, ctx.needs_input_grad, strict=True))", "zip(arguments, [True] * len(arguments)))", CONV),
+        (
+            "zip(arguments, ctx.needs_input_grad, strict=True))",
+            "zip(arguments, [True] * len(arguments)))",
+            f"{CONV}::test_only_the_gradients_asked_for_are_computed",
+        ),
         ("        if kind.autocast:\n", "        if False:\n", "test_autocast_runs_convolutions_in_its_dtype"),
         ("autocast: ClassVar[bool] = False", "autocast: ClassVar[bool] = True", "test_autocast_leaves_the_rest_alone"),
         (" and t.dtype != torch.float64\n", "\n", "test_autocast_leaves_float64_alone"),
@@ -50,19 +58,31 @@ CONVOLUTION = faults(
     "tritonconv/ops/conv.py",
     CONV,
     [
-        ('        if self.needs["x"]:\n            dx = op', "        if True:\n            dx = op", CONV),
-        ('        if self.needs["w"]:\n            size', "        if True:\n            size", CONV),
+        (
+            '        if self.needs["x"]:\n            dx = op',
+            "        if True:\n            dx = op",
+            "test_only_the_gradients_asked_for_are_computed",
+        ),
+        (
+            '        if self.needs["w"]:\n            size',
+            "        if True:\n            size",
+            "test_only_the_gradients_asked_for_are_computed",
+        ),
         ("db = dy.sum((0, *range(2, dy.dim())))", "db = dy.sum((0, 2))", f"test_bias_gradient_alone {OPS}"),
-        ('return dx, dw, db if self.needs["b"] else None', "return dx, dw, db", f"{GRADS} {OPS} {CONV}"),
-        ('*self.window, self.needs["b"], *last)', "*self.window, True, *last)", f"{CONV} {GRADS}"),
+        ('return dx, dw, db if self.needs["b"] else None', "return dx, dw, db", "test_named_case"),
+        (
+            '*self.window, self.needs["b"], *last)',
+            "*self.window, True, *last)",
+            "test_only_the_gradients_asked_for_are_computed",
+        ),
         (
             '        last = (self.channels_last, self.algorithm)\n        if self.needs["x"]:',
             '        last = (self.channels_last, "auto")\n        if self.needs["x"]:',
-            f"{CONV} {FUSED}",
+            "test_gradients_and_their_gradients_stay_in_the_algorithm",
             "gradients by another algorithm",
         ),
         ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", FUSED),
-        ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', f"{CONV} {FUSED} {OPS}"),
+        ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', "test_only_inputs_are_saved"),
         ("d_dy = operators.convolution(g, self.w, None,", "d_dy = operators.convolution(self.dy, self.w, None,", GRADS),
         (
             "last = (False, self.channels_last, self.algorithm)",
@@ -100,15 +120,15 @@ CONVOLUTION = faults(
         (
             "return dw, self.dy.new_empty(problem.C_out if self.bias else 0)",
             "return dw, self.dy.new_empty(problem.C_out)",
-            f"{OPS} {CONV}",
+            f"{OPS}::test_a_bias_gradient_not_asked_for_is_empty",
         ),
         ("require_algorithm(self.algorithm)\n", "pass\n", "tests/test_errors.py"),
         ("if self.row is None or self.row.passes is None:", "if self.row is None:", OPS),
         ('if self.row is not None and self.row.saves != "output":', "if False:", OPS),
         ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", FUSED),
-        ("self.empty(self.x, shape, pool.code_dtype)", "self.empty(self.x, shape, torch.uint8)", f"{FUSED} {OPS}"),
-        ('return "x", "w", "code"', 'return "x", "w", "code", "y"', FUSED),
-        ("code, size, *self.pool, self.channels_last)", "code, size, *self.pool, False)", f"{FUSED} {SECOND}"),
+        ("self.empty(self.x, shape, pool.argmax_dtype)", "self.empty(self.x, shape, torch.uint8)", f"{FUSED} {OPS}"),
+        ('return "x", "w", "argmax"', 'return "x", "w", "argmax", "y"', FUSED),
+        ("argmax, size, *self.pool, self.channels_last)", "argmax, size, *self.pool, False)", f"{FUSED} {SECOND}"),
         (
             '(shape, self.w.shape, None, *self.window)\n        require_shape("dy", self.dy, problem.output_shape)\n',
             "(shape, self.w.shape, None, *self.window)\n",
@@ -128,19 +148,19 @@ OTHERS = [
             ),
             ("indices if self.return_indices else None, problem)", "indices, problem)", POOL),
             (
-                "self.empty(self.x, shape, problem.code_dtype), indices",
+                "self.empty(self.x, shape, problem.argmax_dtype), indices",
                 "self.empty(self.x, shape, torch.uint8), indices",
                 f"{POOL} {OPS}",
             ),
-            ('require_shape("dy", self.dy, self.code.shape)\n', "pass\n", "tests/test_errors.py"),
+            ('require_shape("dy", self.dy, self.argmax.shape)\n', "pass\n", "tests/test_errors.py"),
             (
-                "covered_problem(self.input_size, self.code.shape[2:], *self.window)",
-                "covered_problem(self.code.shape[2:], self.code.shape[2:], *self.window)",
+                "covered_problem(self.input_size, self.argmax.shape[2:], *self.window)",
+                "covered_problem(self.argmax.shape[2:], self.argmax.shape[2:], *self.window)",
                 POOL,
             ),
             (
-                "return (operators.max_pool_gather(gradients[0], self.code, *self.window, self.channels_last),)",
-                "return (operators.max_pool_gather(gradients[0], self.code, *self.window, False),)",
+                "return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, self.channels_last),)",
+                "return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, False),)",
                 SECOND,
             ),
             (
@@ -149,8 +169,8 @@ OTHERS = [
                 POOL,
             ),
             (
-                "return (self.empty(self.x, self.code.shape),)",
-                "return (self.x.new_empty(self.code.shape),)",
+                "return (self.empty(self.x, self.argmax.shape),)",
+                "return (self.x.new_empty(self.argmax.shape),)",
                 f"{OPS} {SECOND}",
             ),
         ],
@@ -218,7 +238,7 @@ OTHERS = [
             (
                 "tuple(weight.shape[2:]), steps, spread), spread, groups",
                 "tuple(weight.shape[2:]), steps, (1, 1)), spread, groups",
-                CONV,
+                "test_named_case",
             ),
             (
                 "    return columns.squeeze(0) if unbatched else columns",

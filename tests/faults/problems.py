@@ -3,6 +3,8 @@
 from tests.faults.fault import Fault, faults
 
 CONV, POOL, EDGES = "tests/test_conv2d.py", "tests/test_pool.py", "tests/test_edges.py"
+IDENTITY = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
+PROBLEMS, RANKS = "tests/test_problems.py", "tests/test_ops.py::test_convolution_of_any_rank"
 ERRORS = "tests/test_errors.py::test_class_is_torchs_and_message_names_the_argument"
 
 SIZES = faults(
@@ -17,21 +19,25 @@ SIZES = faults(
         (
             "stride = tuple(s if p > 1 else 1 for s, p",
             "stride = tuple(s for s, p",
-            f"{EDGES} tests/test_codegen.py",
+            f"{EDGES}::test_a_stride_past_the_image_has_no_more_phases_than_pixels",
             "a stride of 2³¹ + 5",
         ),
         (
             "dilation = tuple(d if r > 1 else 1 for d, r",
             "dilation = tuple(d for d, r",
-            f"{EDGES} {POOL} tests/test_codegen.py",
+            f"{EDGES}::test_a_dilation_of_one_tap",
         ),
         ("stride = tuple(s if p > 1 else 1 for", "stride = tuple(s if p > 2 else 1 for", "test_named_case"),
         ("d if r > 1 else 1 for d, r", "d if r > 2 else 1 for d, r", "test_named_case tests/test_gradcheck.py"),
-        ("sum(0 <= p * step - before + r * spread < size for", "sum(0 <= p * step < size for", "tests/test_bench.py"),
+        (
+            "sum(0 <= p * step - before + r * spread < size for",
+            "sum(0 <= p * step < size for",
+            "tests/test_explain.py::test_multiply_adds_are_what_a_convolution_of_ones_sums",
+        ),
         (
             "self.N * self.C_out * self.C_in // self.groups *",
             "self.N * self.C_out * self.C_in *",
-            "tests/test_bench.py",
+            "tests/test_explain.py::test_multiply_adds_are_what_a_convolution_of_ones_sums",
         ),
         (
             "dataclasses.replace(self, C_in=self.C_in * self.taps, input_size=self.output_size, window=pointwise)",
@@ -46,7 +52,7 @@ SIZES = faults(
         (
             'padding == "valid":\n        return (0,) * (2 * rank)',
             'padding == "valid":\n        return (0,) * rank',
-            CONV,
+            "test_named_case",
         ),
         # output sizes
         (
@@ -56,8 +62,8 @@ SIZES = faults(
         ),
         ("size + before + after for size", "size + 2 * before for size", "test_named_case", "'same', 2×2"),
         ("window.effective(output_size))\n\n\ndef unfold", "window)\n\n\ndef unfold", f"{EDGES} tests/test_codegen.py"),
-        ("w_shape = (x_shape[1] * math.prod(kernel), x_shape[1],", "w_shape = (x_shape[1], x_shape[1],", CONV),
-        ("x_shape = (N, J // math.prod(kernel), *output_size)", "x_shape = (N, J, *output_size)", CONV),
+        ("w_shape = (x_shape[1] * math.prod(kernel), x_shape[1],", "w_shape = (x_shape[1], x_shape[1],", IDENTITY),
+        ("x_shape = (N, J // math.prod(kernel), *output_size)", "x_shape = (N, J, *output_size)", IDENTITY),
         # pooling
         ("span = size + 2 * p - reach", "span = size + p - reach", f"{POOL}::test_same_as_torch"),
         ("reach = d * (k - 1) + 1", "reach = d * k", f"{POOL}::test_same_as_torch"),
@@ -85,13 +91,16 @@ ARGUMENTS = faults(
         ('getattr(value, "ndim", 0) > 0', "False", EDGES),
         ("isinstance(value, Sequence) and not isinstance(value, str)", "isinstance(value, tuple | list)", EDGES),
         ("isinstance(value, bool | np.bool_) or", "isinstance(value, np.bool_) or", f"{ERRORS} {EDGES}"),
-        ("isinstance(value, bool | np.bool_) or", "isinstance(value, bool) or", EDGES),
         (' or getattr(value, "dtype", None) == torch.bool', "", EDGES),
         ("return operator.index(value)", "return int(value)", f"{ERRORS} {EDGES}", "1.5 becomes 1"),
         ("return operator.index(value)", "return value", EDGES),
         ("    if min(values) < least:\n", "    if max(values) < least:\n", ERRORS),
         ('    _require_least("padding", pads, 0)\n', "", ERRORS),
-        ("return (x.unsqueeze(0) if unbatched else x), unbatched", "return (x[None] if unbatched else x), False", CONV),
+        (
+            "return (x.unsqueeze(0) if unbatched else x), unbatched",
+            "return (x[None] if unbatched else x), False",
+            f"{CONV}::test_unbatched_output_is_contiguous",
+        ),
         ("if x.dim() not in (rank + 1, rank + 2):", "if x.dim() < rank + 1:", ERRORS),
         (
             "    if forward_ad._current_level >= 0 and",
@@ -118,29 +127,34 @@ ARGUMENTS = faults(
 )
 LAYOUT = faults(
     "tritonconv/problems.py",
-    CONV,
+    PROBLEMS,
     [
-        ("if not channels_last or dim not in (4, 5):", "if not channels_last or dim != 4:", "tests/test_ops.py"),
+        ("if not channels_last or dim not in (4, 5):", "if not channels_last or dim != 4:", RANKS),
         (
             "return any(map(_has_channels_last_strides, tensors))",
             "return all(map(_has_channels_last_strides, tensors))",
-            CONV,
+            f"{CONV}::test_memory_format_follows_torch",
         ),
-        (" or t.stride(1) == 0:", ":", f"test_layout {POOL}::test_layout"),
-        ("for axis in (1, *range(t.dim() - 1, 1, -1), 0):", "for axis in (1, *range(2, t.dim()), 0):", CONV),
-        (" or (axis == 0 and least == t.stride(1))", "", f"test_memory_format_follows_torch {POOL}", "N = 1, C = 1"),
-        ("if size == 0 or stride < least", "if stride < least", f"{CONV} {POOL} tests/test_ops.py"),
-        ("least = stride * max(size, 1)", "least = stride", f"{CONV} {POOL}"),
+        (" or t.stride(1) == 0:", ":", PROBLEMS),
+        ("for axis in (1, *range(t.dim() - 1, 1, -1), 0):", "for axis in (1, *range(2, t.dim()), 0):", PROBLEMS),
+        (" or (axis == 0 and least == t.stride(1))", "", PROBLEMS, "N = 1, C = 1"),
+        ("if size == 0 or stride < least", "if stride < least", PROBLEMS),
+        ("least = stride * max(size, 1)", "least = stride", PROBLEMS),
         (
             "sum((size - 1) * stride for size, stride in zip(t.shape",
             "max((size - 1) * stride for size, stride in zip(t.shape",
-            "test_offsets_beyond_32_bits",
+            "test_offsets_need_64_bits",
             "each axis alone fits",
         ),
-        ("if max(reach, t.numel()) > MAX_OFFSET_32:", "if reach > MAX_OFFSET_32:", CONV, "an expanded tensor's count"),
-        ("if max(reach, t.numel()) > MAX_OFFSET_32:", "if t.numel() > MAX_OFFSET_32:", "test_offsets_beyond_32_bits"),
-        ("MAX_OFFSET_32 = 2**31 - 2**20 - 1", "MAX_OFFSET_32 = 2**32", "test_offsets_beyond_32_bits"),
-        ("MAX_OFFSET_32 = 2**31 - 2**20 - 1", "MAX_OFFSET_32 = 2**31", "test_offsets_just_within_32_bits"),
+        (
+            "if max(reach, t.numel()) > MAX_OFFSET_32:",
+            "if reach > MAX_OFFSET_32:",
+            PROBLEMS,
+            "an expanded tensor's count",
+        ),
+        ("if max(reach, t.numel()) > MAX_OFFSET_32:", "if t.numel() > MAX_OFFSET_32:", "test_offsets_need_64_bits"),
+        ("MAX_OFFSET_32 = 2**31 - 2**20 - 1", "MAX_OFFSET_32 = 2**32", "test_offsets_need_64_bits"),
+        ("MAX_OFFSET_32 = 2**31 - 2**20 - 1", "MAX_OFFSET_32 = 2**31", "test_the_last_tile_is_counted"),
     ],
 )
 

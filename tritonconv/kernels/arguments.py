@@ -28,7 +28,7 @@ def epilogue(problem: ConvProblem, activation: Activation | None, pool: PoolProb
         "conv_size": grid.three(problem.output_size),
         "out_size": grid.three(problem.output_size if pool is None else pool.output_size),
         "POOL": None if pool is None else grid.window(pool),
-        "NO_PLACE": None if pool is None else pool.no_place,
+        "NO_ARGMAX": None if pool is None else pool.no_argmax,
         "ACTIVATION": None if activation is None else activation.function,
         "PASSES": None if activation is None or pool is None else activation.passes,
     }

@@ -31,7 +31,7 @@ def direct_forward_kernel(
     b_stride,
     y_ptr,  # (N, C_out, Z, P, Q), pooled or not
     y_stride,
-    code_ptr,  # the strides of y; the winning place of each pooled output
+    argmax_ptr,  # the strides of y; the argmax of each pooled output
     N,
     in_size,
     conv_size,
@@ -40,7 +40,7 @@ def direct_forward_kernel(
     GROUPS: tl.constexpr,
     FILTER: tl.constexpr,
     POOL: tl.constexpr,  # or None
-    NO_PLACE: tl.constexpr,
+    NO_ARGMAX: tl.constexpr,
     ACTIVATION: tl.constexpr,  # a function of a tile, or None
     PASSES: tl.constexpr,  # when pooling, where its gradient passes
     OFFSET: tl.constexpr,
@@ -50,12 +50,12 @@ def direct_forward_kernel(
 ):
     """One program: BLOCK_M output pixels (or pooling windows) × BLOCK_N output channels.
 
-    Grid: (pixel blocks · channel blocks,). Pooling sums once for each place of the window and keeps the running
+    Grid: (pixel blocks · channel blocks,). Pooling sums once for each element of the window and keeps the running
     maximum.
     """
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]
-    PLACES: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
+    ELEMENTS: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
     pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, (GROUPS * C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     k = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -66,12 +66,12 @@ def direct_forward_kernel(
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_k, other=0.0).to(ACC)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
-    code = best if POOL is None else tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
+    argmax = best if POOL is None else tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
 
-    for place in range(PLACES):
+    for element in range(ELEMENTS):
         pixel, valid_pixel = position, valid_m
         if POOL is not None:
-            pixel = grid.reach(grid.start(position, POOL), grid.tap(place, POOL), POOL)
+            pixel = grid.reach(grid.start(position, POOL), grid.tap(element, POOL), POOL)
             valid_pixel = grid.inside(pixel, conv_size, valid_m, POOL)
         start = grid.start(pixel, FILTER)
         acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
@@ -95,13 +95,13 @@ def direct_forward_kernel(
         if ACTIVATION is not None:
             acc = ACTIVATION(acc)
         if POOL is not None:
-            best, code = keep_best(acc, best, code, place, valid_pixel, y_ptr.dtype.element_ty)
+            best, argmax = keep_best(acc, best, argmax, element, valid_pixel, y_ptr.dtype.element_ty)
         else:
             best = acc
 
     offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (k * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_k[None, :]
-    store_output(y_ptr, code_ptr, offs_y, valid_y, best, code, NO_PLACE, PASSES)
+    store_output(y_ptr, argmax_ptr, offs_y, valid_y, best, argmax, NO_ARGMAX, PASSES)
 
 
 @jit
@@ -228,12 +228,12 @@ def direct_forward(
     w: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
-    code: torch.Tensor | None,
+    argmax: torch.Tensor | None,
     problem: ConvProblem,
     activation: Activation | None = None,
     pool: PoolProblem | None = None,
 ) -> None:
-    """Fill y, or the pooled y and the place code of each of its elements."""
+    """Fill y, or the pooled y and the argmax of each of its windows."""
     if y.numel() == 0:
         return
     pixels = problem.N * math.prod(y.shape[2:])
@@ -245,7 +245,7 @@ def direct_forward(
         w_ptr=w,
         b_ptr=b,
         y_ptr=y,
-        code_ptr=code,
+        argmax_ptr=argmax,
         b_stride=0 if b is None else b.stride(0),
         **{**convolution(problem), **epilogue(problem, activation, pool)},
         x_stride=grid.strides(x),

@@ -47,20 +47,20 @@ def is_better(value, best):
 
 
 @jit
-def keep_best(acc, best, code, place, valid, STORED: tl.constexpr):
-    """A window's maximum and its place after one more place, `valid` (a vector) where that lies in the image.
+def keep_best(acc, best, argmax, element, valid, STORED: tl.constexpr):
+    """A window's maximum and its argmax after one more element, `valid` (a vector) where that lies in the image.
 
     Values are compared as the unfused chain would have stored them, in STORED, so that ties fall the same way.
     """
     value = tl.where(valid[:, None], acc.to(STORED).to(acc.dtype), -float("inf"))
     take = is_better(value, best)
-    return tl.where(take, value, best), tl.where(take, place, code)
+    return tl.where(take, value, best), tl.where(take, element, argmax)
 
 
 @jit
-def store_output(y_ptr, code_ptr, offs, valid, best, code, NO_PLACE: tl.constexpr, PASSES: tl.constexpr):
-    """A forward kernel's tile, (M, N), and where it is pooled the places that gradients go to."""
+def store_output(y_ptr, argmax_ptr, offs, valid, best, argmax, NO_ARGMAX: tl.constexpr, PASSES: tl.constexpr):
+    """A forward kernel's tile, (M, N), and where it is pooled the argmax that gradients go to."""
     tl.store(y_ptr + offs, best, mask=valid)
-    if code_ptr is not None:
-        code = tl.where(PASSES(best), code, NO_PLACE)  # a dead ReLU passes no gradient
-        tl.store(code_ptr + offs, code, mask=valid)
+    if argmax_ptr is not None:
+        argmax = tl.where(PASSES(best), argmax, NO_ARGMAX)  # a dead ReLU passes no gradient
+        tl.store(argmax_ptr + offs, argmax, mask=valid)

@@ -298,14 +298,14 @@ def covering(position, last, number, size, valid, WINDOW: tl.constexpr):
     p = last[1] - line % WINDOW[COVERING][1]
     q = last[2] - number % WINDOW[COVERING][2]
     s, valid = _covering_tap(position[2], q, size[2], valid, WINDOW, 2)
-    place = s
+    element = s
     if not WINDOW[IDLE][1]:
         r, valid = _covering_tap(position[1], p, size[1], valid, WINDOW, 1)
-        place += r * WINDOW[SIZE][2]
+        element += r * WINDOW[SIZE][2]
     if not WINDOW[IDLE][0]:
         t, valid = _covering_tap(position[0], z, size[0], valid, WINDOW, 0)
-        place += t * (WINDOW[SIZE][1] * WINDOW[SIZE][2])
-    return (z, p, q), place, valid
+        element += t * (WINDOW[SIZE][1] * WINDOW[SIZE][2])
+    return (z, p, q), element, valid
 
 
 # --- device: phases ---

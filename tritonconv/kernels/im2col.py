@@ -1,7 +1,7 @@
 """im2col: the patches are written out as a matrix, and the convolution is that matrix times the filters.
 
 unfold: columns[n, (c, r, s), p, q] = x[n, c, p·stride_h − pad_h + r·dil_h, q·stride_w − pad_w + s·dil_w], 0 outside x.
-fold, its adjoint: dx[n, c, h, w] = Σ columns[n, (c, r, s), p, q] over the places that (h, w) was copied to.
+fold, its adjoint: dx[n, c, h, w] = Σ columns[n, (c, r, s), p, q] over the copies of (h, w).
 
 The product is the tiled GEMM of implicit_gemm.py on the columns, a pointwise convolution of R·S·C_in channels. What the
 algorithm costs is the columns: R·S times the input for stride 1. Any strides; sums in fp32 (fp64 for fp64).
@@ -146,15 +146,15 @@ def im2col_forward(
     w: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
-    code: torch.Tensor | None,
+    argmax: torch.Tensor | None,
     problem: ConvProblem,
     activation: Activation | None = None,
     pool: PoolProblem | None = None,
 ) -> None:
-    """Fill y, or the pooled y and the place code of each of its elements."""
+    """Fill y, or the pooled y and the argmax of each of its windows."""
     columns = _columns(y, problem, x.dtype)
     unfold(x, columns, problem)
-    implicit_gemm_forward(columns, _filter_matrix(w), b, y, code, problem.on_columns(), activation, pool)
+    implicit_gemm_forward(columns, _filter_matrix(w), b, y, argmax, problem.on_columns(), activation, pool)
 
 
 def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:

@@ -1,9 +1,9 @@
 """Pooling by a maximum, an average or an Lp norm.
 
-y[n, c, p, q] = max over places (i, j) of x[n, c, p·stride_h − pad_h + i·dil_h, q·stride_w − pad_w + j·dil_w]
+y[n, c, p, q] = max over elements (i, j) of x[n, c, p·stride_h − pad_h + i·dil_h, q·stride_w − pad_w + j·dil_w]
 
-Padding counts as −inf; a NaN wins; of equal values the first place wins. Forward keeps one code a window, the winning
-place i·KW + j (1 byte up to 255 places), or NO_PLACE for a window wholly in the padding, which has no gradient.
+Padding counts as −inf; a NaN wins; of equal values the first wins. Forward saves the argmax of each window,
+i·KW + j (1 byte up to 255 elements), or NO_ARGMAX for a window wholly in the padding, which has no gradient.
 An average sums instead, padding counts as 0, and divides (problems.PoolProblem); an Lp norm sums powers.
 Backward gathers: each input pixel looks into the windows that reach it, so no two programs add to one element.
 The tile is pixels × channels; any strides. Source: torch.nn.functional.max_pool2d, avg_pool2d and lp_pool2d.
@@ -55,14 +55,14 @@ def pool_forward_kernel(
     x_stride,
     y_ptr,  # (N, C, Z, P, Q)
     y_stride,
-    code_ptr,  # the strides of y, or None where there is no maximum
+    argmax_ptr,  # the strides of y, or None where there is no maximum
     index_ptr,  # the strides of y, int64, or None
     N,
     C,
     in_size,
     out_size,
     WINDOW: tl.constexpr,
-    NO_PLACE: tl.constexpr,
+    NO_ARGMAX: tl.constexpr,
     REDUCTION: tl.constexpr,  # "max", "average" or "lp"
     DIVISOR: tl.constexpr,
     NORM: tl.constexpr,
@@ -80,17 +80,17 @@ def pool_forward_kernel(
     start = grid.start(position, WINDOW)
     FIRST: tl.constexpr = -float("inf") if REDUCTION == "max" else 0.0
     best = tl.full((BLOCK_M, BLOCK_N), FIRST, ACC)
-    code = tl.full((BLOCK_M, BLOCK_N), NO_PLACE, tl.int32)
-    for place in range(WINDOW[grid.TAPS]):
-        reached = grid.reach(start, grid.tap(place, WINDOW), WINDOW)
+    argmax = tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
+    for element in range(WINDOW[grid.TAPS]):
+        reached = grid.reach(start, grid.tap(element, WINDOW), WINDOW)
         valid = grid.inside(reached, in_size, valid_m, WINDOW)
         x_ptrs = grid.tile(x_ptr, x_stride, n, reached, c)
         value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=FIRST).to(ACC)
         if REDUCTION == "max":
-            # the first place inside the image stands for a window of −inf
-            take = is_better(value, best) | ((code == NO_PLACE) & valid[:, None])
+            # the first element inside the image stands for a window of −inf
+            take = is_better(value, best) | ((argmax == NO_ARGMAX) & valid[:, None])
             best = tl.where(take, value, best)
-            code = tl.where(take, place, code)
+            argmax = tl.where(take, element, argmax)
         else:
             best += power(value, NORM)
     if REDUCTION != "max":
@@ -100,11 +100,11 @@ def pool_forward_kernel(
     offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
     valid_y = valid_m[:, None] & valid_c[None, :]
     tl.store(y_ptr + offs_y, best, mask=valid_y)
-    if code_ptr is not None:
-        tl.store(code_ptr + offs_y, code, mask=valid_y)
+    if argmax_ptr is not None:
+        tl.store(argmax_ptr + offs_y, argmax, mask=valid_y)
     if index_ptr is not None:
-        place_or_first = tl.where(code == NO_PLACE, 0, code)
-        reached = grid.reach(grid.rows(start), grid.tap(place_or_first.to(tl.int64), WINDOW), WINDOW)
+        argmax_or_first = tl.where(argmax == NO_ARGMAX, 0, argmax)
+        reached = grid.reach(grid.rows(start), grid.tap(argmax_or_first.to(tl.int64), WINDOW), WINDOW)
         # a window wholly in the padding names the nearest pixel
         tl.store(index_ptr + offs_y, grid.ravel(grid.clamp(reached, in_size), in_size), mask=valid_y)
 
@@ -113,8 +113,8 @@ def pool_forward_kernel(
 def pool_backward_kernel(
     dy_ptr,  # (N, C, Z, P, Q), any strides
     dy_stride,
-    code_ptr,  # (N, C, Z, P, Q), any strides, or None for an average
-    code_stride,
+    argmax_ptr,  # (N, C, Z, P, Q), any strides, or None for an average
+    argmax_stride,
     dx_ptr,  # (N, C, D, H, W)
     dx_stride,
     N,
@@ -122,7 +122,7 @@ def pool_backward_kernel(
     in_size,
     out_size,
     WINDOW: tl.constexpr,
-    NO_PLACE: tl.constexpr,
+    NO_ARGMAX: tl.constexpr,
     DIVISOR: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
@@ -141,14 +141,14 @@ def pool_backward_kernel(
     last = grid.last_window(position, WINDOW)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(WINDOW[grid.COVERINGS]):
-        window, place, valid = grid.covering(position, last, number, out_size, valid_m, WINDOW)
+        window, element, valid = grid.covering(position, last, number, out_size, valid_m, WINDOW)
         valid_dy = valid[:, None] & valid_c[None, :]
         dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
-        if code_ptr is None:
+        if argmax_ptr is None:
             acc += average(dy, window, in_size, WINDOW, DIVISOR)
-        else:  # code and dy are loaded at once: neither waits for the other
-            code = tl.load(grid.tile(code_ptr, code_stride, n, window, c), mask=valid_dy, other=NO_PLACE)
-            acc += tl.where(code == place[:, None], dy, 0.0)
+        else:  # argmax and dy are loaded at once: neither waits for the other
+            argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, window, c), mask=valid_dy, other=NO_ARGMAX)
+            acc += tl.where(argmax == element[:, None], dy, 0.0)
     tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
@@ -156,8 +156,8 @@ def pool_backward_kernel(
 def max_pool_gather_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
     x_stride,
-    code_ptr,  # (N, C, Z, P, Q), any strides
-    code_stride,
+    argmax_ptr,  # (N, C, Z, P, Q), any strides
+    argmax_stride,
     y_ptr,  # (N, C, Z, P, Q)
     y_stride,
     N,
@@ -165,12 +165,12 @@ def max_pool_gather_kernel(
     in_size,
     out_size,
     WINDOW: tl.constexpr,
-    NO_PLACE: tl.constexpr,
+    NO_ARGMAX: tl.constexpr,
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program reads, for BLOCK_M windows × BLOCK_N channels, x at the place each window's code names; 0 for none.
+    """One program reads, for BLOCK_M windows × BLOCK_N channels, x at each window's argmax; 0 for none.
 
     The adjoint of pool_backward_kernel. Grid: (window blocks · channel blocks,).
     """
@@ -178,10 +178,10 @@ def max_pool_gather_kernel(
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
-    code = tl.load(grid.tile(code_ptr, code_stride, n, position, c), mask=valid, other=NO_PLACE)
-    reached = grid.reach(grid.rows(grid.start(position, WINDOW)), grid.tap(code.to(tl.int32), WINDOW), WINDOW)
+    argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, position, c), mask=valid, other=NO_ARGMAX)
+    reached = grid.reach(grid.rows(grid.start(position, WINDOW)), grid.tap(argmax.to(tl.int32), WINDOW), WINDOW)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(reached, x_stride))
-    value = tl.load(x_ptrs, mask=valid & (code != NO_PLACE), other=0.0)
+    value = tl.load(x_ptrs, mask=valid & (argmax != NO_ARGMAX), other=0.0)
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
 
 
@@ -192,7 +192,7 @@ def _sizes(t: torch.Tensor, pool: PoolProblem) -> dict[str, Any]:
         "in_size": grid.three(pool.input_size),
         "out_size": grid.three(pool.output_size),
         "WINDOW": grid.window(pool),
-        "NO_PLACE": pool.no_place,
+        "NO_ARGMAX": pool.no_argmax,
     }
 
 
@@ -204,9 +204,9 @@ def _grid(operator: str, t: torch.Tensor, pool: PoolProblem) -> tuple[int, tunin
 
 
 def pool_forward(
-    x: torch.Tensor, y: torch.Tensor, code: torch.Tensor | None, index: torch.Tensor | None, pool: PoolProblem
+    x: torch.Tensor, y: torch.Tensor, argmax: torch.Tensor | None, index: torch.Tensor | None, pool: PoolProblem
 ) -> None:
-    """Fill y, and of a maximum the place codes and int64 indices into the plane where they are given, strided as y."""
+    """Fill y, and of a maximum the argmax and int64 indices into the plane where they are given, strided as y."""
     if y.numel() > 0:
         programs, tile = _grid("pool_forward", y, pool)
         pool_forward_kernel[(programs,)](
@@ -214,7 +214,7 @@ def pool_forward(
             x_stride=grid.strides(x),
             y_ptr=y,
             y_stride=grid.strides(y),
-            code_ptr=code,
+            argmax_ptr=argmax,
             index_ptr=index,
             **_sizes(x, pool),
             REDUCTION=pool.reduction,
@@ -225,8 +225,8 @@ def pool_forward(
         )
 
 
-def pool_backward(dy: torch.Tensor, code: torch.Tensor | None, dx: torch.Tensor, pool: PoolProblem) -> None:
-    """Fill dx: each window's dy at the place its code names, summed where windows overlap; of an average a share of it.
+def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tensor, pool: PoolProblem) -> None:
+    """Fill dx: each window's dy at its argmax, summed where windows overlap; of an average a share of it.
 
     The gradient of a norm is xᵖ⁻¹ · taps · that of an average, of dy · y¹⁻ᵖ.
     """
@@ -235,29 +235,29 @@ def pool_backward(dy: torch.Tensor, code: torch.Tensor | None, dx: torch.Tensor,
         pool_backward_kernel[(programs,)](
             dy_ptr=dy,
             dy_stride=grid.strides(dy),
-            code_ptr=code,
-            code_stride=None if code is None else grid.strides(code),
+            argmax_ptr=argmax,
+            argmax_stride=None if argmax is None else grid.strides(argmax),
             dx_ptr=dx,
             dx_stride=grid.strides(dx),
             **_sizes(dx, pool),
             DIVISOR=pool.divisor,
-            **numerics(dy, dy, code, dx),
+            **numerics(dy, dy, argmax, dx),
             **tile,
         )
 
 
-def max_pool_gather(x: torch.Tensor, code: torch.Tensor, y: torch.Tensor, pool: PoolProblem) -> None:
-    """Fill y, (N, C, P, Q), with x at the place each window's code names."""
+def max_pool_gather(x: torch.Tensor, argmax: torch.Tensor, y: torch.Tensor, pool: PoolProblem) -> None:
+    """Fill y, (N, C, P, Q), with x at each window's argmax."""
     if y.numel() > 0:
         programs, tile = _grid("max_pool_gather", y, pool)
         max_pool_gather_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
-            code_ptr=code,
-            code_stride=grid.strides(code),
+            argmax_ptr=argmax,
+            argmax_stride=grid.strides(argmax),
             y_ptr=y,
             y_stride=grid.strides(y),
             **_sizes(x, pool),
-            OFFSET=numerics(x, x, code, y)["OFFSET"],
+            OFFSET=numerics(x, x, argmax, y)["OFFSET"],
             **tile,
         )

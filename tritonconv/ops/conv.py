@@ -191,12 +191,12 @@ class ConvWgrad(_Convolution):
 
 @register
 class ConvMaxPool(_Convolution):
-    """Max pooling of the activation of conv(x, w) + b, and its place codes; the unpooled image is never stored."""
+    """Max pooling of the activation of conv(x, w) + b, and its argmax; the unpooled image is never stored."""
 
     schema = (
         f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, {WINDOW}, str activation, int[] pool_kernel, "
         "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
-        "-> (Tensor y, Tensor code)"
+        "-> (Tensor y, Tensor argmax)"
     )
     autocast = True
 
@@ -216,16 +216,16 @@ class ConvMaxPool(_Convolution):
     def outputs(self, problem: tuple[ConvProblem, PoolProblem]) -> Tensors:
         conv, pool = problem
         shape = (*conv.output_shape[:2], *pool.output_size)
-        return self.empty(self.x, shape), self.empty(self.x, shape, pool.code_dtype)
+        return self.empty(self.x, shape), self.empty(self.x, shape, pool.argmax_dtype)
 
     def run(self, problem: tuple[ConvProblem, PoolProblem], *outputs: torch.Tensor) -> None:
         conv, pool = problem
         self.chosen(conv, self.x).forward(self.x, self.w, self.b, *outputs, conv, self.row, pool)
 
     def saved(self) -> tuple[str, ...]:
-        return "x", "w", "code"
+        return "x", "w", "argmax"
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = conv_problem(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
-        dy = operators.max_pool_backward(gradients[0], self.code, size, *self.pool, self.channels_last)
+        dy = operators.max_pool_backward(gradients[0], self.argmax, size, *self.pool, self.channels_last)
         return self.gradients(dy)

@@ -1,10 +1,9 @@
 """What an operator is, and its registration with torch.library: schema, implementation, fake, derivative, autocast.
 
 Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
-its own, and computes only the gradients asked for. Schemas have no rank: images have one
-to three axes, and lists an entry for each, in elements. `padding` of a convolution or a patch is flat, before and after
-each axis: [top, bottom, left, right]. A place code is what backward needs to know of a
-pooled output (kernels/pooling.py).
+its own, and computes only the gradients asked for. Schemas have no rank: images have one to three axes, and lists an
+entry for each, in elements. `padding` of a convolution or a patch is flat, before and after each axis: [top, bottom,
+left, right]. An argmax is what backward needs to know of a pooled output (kernels/pooling.py).
 """
 
 from collections.abc import Sequence

@@ -11,10 +11,11 @@ WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 
 @register
 class MaxPool(Operator):
-    """y, its place codes, and int64 indices into the plane when `return_indices` (else an empty tensor)."""
+    """y, its argmax, and int64 indices into the plane when `return_indices` (else an empty tensor)."""
 
     schema = (
-        f"max_pool(Tensor x, {WINDOW}, bool ceil_mode, bool return_indices) -> (Tensor y, Tensor code, Tensor indices)"
+        f"max_pool(Tensor x, {WINDOW}, bool ceil_mode, bool return_indices) "
+        "-> (Tensor y, Tensor argmax, Tensor indices)"
     )
 
     def problem(self) -> PoolProblem:
@@ -26,65 +27,65 @@ class MaxPool(Operator):
         indices = (
             self.empty(self.x, shape, torch.int64) if self.return_indices else self.x.new_empty(0, dtype=torch.int64)
         )
-        return self.empty(self.x, shape), self.empty(self.x, shape, problem.code_dtype), indices
+        return self.empty(self.x, shape), self.empty(self.x, shape, problem.argmax_dtype), indices
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
-        y, code, indices = outputs
-        pooling.pool_forward(self.x, y, code, indices if self.return_indices else None, problem)
+        y, argmax, indices = outputs
+        pooling.pool_forward(self.x, y, argmax, indices if self.return_indices else None, problem)
 
     def saved(self) -> tuple[str, ...]:
-        return ("code",)
+        return ("argmax",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
-        return (operators.max_pool_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
+        return (operators.max_pool_backward(gradients[0], self.argmax, size, *self.window, self.channels_last),)
 
 
 @register
 class MaxPoolBackward(Operator):
-    """dx, (N, C, H, W): each window's dy at the place its code names."""
+    """dx, (N, C, H, W): each window's dy at its argmax."""
 
     schema = (
-        f"max_pool_backward(Tensor dy, Tensor code, SymInt[] input_size, {WINDOW}, bool channels_last) -> Tensor dx"
+        f"max_pool_backward(Tensor dy, Tensor argmax, SymInt[] input_size, {WINDOW}, bool channels_last) -> Tensor dx"
     )
 
     def problem(self) -> PoolProblem:
         require_tensors("max_pool_backward", dy=self.dy)
-        require_shape("dy", self.dy, self.code.shape)
-        return covered_problem(self.input_size, self.code.shape[2:], *self.window)
+        require_shape("dy", self.dy, self.argmax.shape)
+        return covered_problem(self.input_size, self.argmax.shape[2:], *self.window)
 
     def outputs(self, problem: PoolProblem) -> Tensors:
         return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
-        pooling.pool_backward(self.dy, self.code, outputs[0], problem)
+        pooling.pool_backward(self.dy, self.argmax, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
-        return ("code",)
+        return ("argmax",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        return (operators.max_pool_gather(gradients[0], self.code, *self.window, self.channels_last),)
+        return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, self.channels_last),)
 
 
 @register
 class MaxPoolGather(Operator):
-    """(N, C, P, Q): x at the place each window's code names, 0 where it names none."""
+    """(N, C, P, Q): x at each window's argmax, 0 where it has none."""
 
-    schema = f"max_pool_gather(Tensor x, Tensor code, {WINDOW}, bool channels_last) -> Tensor y"
+    schema = f"max_pool_gather(Tensor x, Tensor argmax, {WINDOW}, bool channels_last) -> Tensor y"
 
     def problem(self) -> PoolProblem:
         require_tensors("max_pool_gather", x=self.x)
-        return covered_problem(self.x.shape[2:], self.code.shape[2:], *self.window)
+        return covered_problem(self.x.shape[2:], self.argmax.shape[2:], *self.window)
 
     def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.x, self.code.shape),)
+        return (self.empty(self.x, self.argmax.shape),)
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
-        pooling.max_pool_gather(self.x, self.code, outputs[0], problem)
+        pooling.max_pool_gather(self.x, self.argmax, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
-        return ("code",)
+        return ("argmax",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
-        return (operators.max_pool_backward(gradients[0], self.code, size, *self.window, self.channels_last),)
+        return (operators.max_pool_backward(gradients[0], self.argmax, size, *self.window, self.channels_last),)

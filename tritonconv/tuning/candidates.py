@@ -115,7 +115,7 @@ def _gpu_gemm(
         "implicit_gemm_dgrad": (pixels, C_in, C_out),
         "implicit_gemm_wgrad": (C_out, reduced, pixels),
     }[operator]
-    # a pooled product keeps the running maximum and its place beside the accumulator
+    # a pooled product keeps the running maximum and its argmax beside the accumulator
     registers_each = (2 if x.dtype == torch.float64 else 1) * (3 if pooled else 1)
     found = []
     for *sides, depth_bytes, warps, stages in _GEMM_TILES:

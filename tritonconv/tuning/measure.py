@@ -195,9 +195,9 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
     if op is operators.convolution_max_pool.default:
         x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.values()
         y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, algorithm).to(dtype)
-        pooled, code, _ = operators.max_pool(y, *window, False)
+        pooled, argmax, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
-        return pooled, code.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_place)
+        return pooled, argmax.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_argmax)
     results = _as_tuple(op(*wide.values()))
     return tuple(r.to(dtype) if r.is_floating_point() else r for r in results)
 

@@ -112,7 +112,7 @@ def _gpu_product(tile: Tile, **extents: int) -> Tile:
 
 def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
     most = _gpu_limits(x)
-    if pooled:  # the running maximum and its place take registers beside the accumulator
+    if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
     flatten = _flatten_taps(C_in)
