@@ -1,11 +1,16 @@
 """Every kernel in its default tile compiles for every target, inside its budget; no GPU needed."""
 
+import dataclasses
+
 import pytest
 import torch
 import triton.language as tl
 
 from bench import codegen
-from tritonconv import jit
+from tritonconv import functional as TF
+from tritonconv import jit, tuning
+from tritonconv.kernels import arguments, pooling
+from tritonconv.problems import pool_problem
 
 SLOW = pytest.mark.slow
 CASES = [
@@ -39,6 +44,45 @@ def test_loop_body_is_the_loop_with_the_matrix_instructions() -> None:
         /*0080*/ BRA `(.L_x_3) ;
     """
     assert len(codegen.loop_body(code)) == 3
+
+
+# Branches that no workload above takes, and that the interpreter does not compile
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "implicit_gemm"])
+def test_64_bit_offsets_compile(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that holds a 64-bit index and then a 32-bit one does not compile."""
+    monkeypatch.setattr(arguments, "needs_int64", lambda *tensors: True)
+    x, w, b = (torch.zeros(shape, requires_grad=True) for shape in ((2, 4, 9, 9), (6, 4, 3, 3), (6,)))
+    with tuning.target("sm_90"), jit.record_launches() as recorded:
+        for y in (
+            TF.conv2d(x, w, b, stride=2, algorithm=algorithm),
+            TF.conv2d_bias_relu_max_pool2d(x, w, b, pool_kernel_size=2, algorithm=algorithm),
+            TF.max_pool2d(x, 2),
+        ):
+            y.backward(torch.empty_like(y))
+    assert {launch.arguments["OFFSET"] for launch in recorded if "OFFSET" in launch.arguments} == {tl.int64}
+    for launch in recorded:
+        jit.compile_launch(launch, codegen.TARGETS["sm_90"])
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        *[dict(reduction="average", divisor=divisor) for divisor in ("padded", "image", 5)],
+        *[dict(reduction="lp", norm=norm) for norm in (1.0, 2.0, 2.5, 3.0)],
+    ],
+    ids=str,
+)
+def test_reductions_compile(reduction: dict) -> None:
+    pool = dataclasses.replace(pool_problem((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False), **reduction)
+    x, y = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)
+    with tuning.target("sm_90"), jit.record_launches() as recorded:
+        pooling.pool_forward(x, y, None, None, pool)
+        if pool.reduction == "average":
+            pooling.pool_backward(y, None, x, pool)
+    for launch in recorded:
+        jit.compile_launch(launch, codegen.TARGETS["sm_90"])
 
 
 # Asynchronous matrix products

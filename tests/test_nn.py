@@ -193,7 +193,9 @@ def test_the_fused_layer_wants_its_pooling_window():
 # --- forward and a training step ---
 
 
-def assert_same_step(ours: torch.nn.Module, theirs: torch.nn.Module, x: torch.Tensor) -> None:
+def assert_same_step(
+    ours: torch.nn.Module, theirs: torch.nn.Module, x: torch.Tensor, same_strides: bool = True
+) -> None:
     """The same answer and, after one step of SGD on the same loss, the same parameters and the same dx."""
     answers = []
     for model in (ours, theirs):
@@ -204,7 +206,7 @@ def assert_same_step(ours: torch.nn.Module, theirs: torch.nn.Module, x: torch.Te
         optimizer.step()
         answers.append((y.detach(), leaf.grad, [p.detach() for p in model.parameters()]))
     torch.testing.assert_close(*answers)
-    assert answers[0][0].stride() == answers[1][0].stride()
+    assert not same_strides or answers[0][0].stride() == answers[1][0].stride()
 
 
 @each_layer
@@ -228,7 +230,7 @@ def test_channels_last_stays_channels_last(kind, device):
     theirs = seeded(torch_chain, kind, dtype=torch.float64, device=device).to(memory_format=torch.channels_last)
     x = torch.randn(2, 2, 5, 6, dtype=torch.float64, device=device).to(memory_format=torch.channels_last)
     assert ours(x).is_contiguous(memory_format=torch.channels_last)
-    assert_same_step(ours, theirs, x)
+    assert_same_step(ours, theirs, x, same_strides=device.type == "cpu")  # cuDNN has no float64 in channels_last
 
 
 @each_convolution

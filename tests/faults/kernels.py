@@ -186,7 +186,7 @@ OTHERS = [
             ("    c0 = k // C_out * C_in\n", "    c0 = k // C_out\n", "test_named_case"),
             ("    k0 = c // C_in * C_out\n", "    k0 = c // C_in\n", "test_named_case"),
             ("c % C_in * w_stride[1]", "c * w_stride[1]", "test_named_case"),
-            ("            for _ in range(C_in):\n", "            for _ in range(1):\n", "test_named_case"),
+            ("            for _c in range(C_in):\n", "            for _c in range(1):\n", "test_named_case"),
             ("steps_w = steps * (filters < FILTERS)", "steps_w = steps * (filters < FILTERS - 1)", "test_named_case"),
             ("(k // C_out * C_in + c) * x_stride[1]", "c * x_stride[1]", "test_named_case"),
         ],

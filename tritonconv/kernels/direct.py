@@ -84,7 +84,7 @@ def direct_forward_kernel(
                 x_ptrs += (c0 * x_stride[1])[None, :]
                 valid_x = valid_x & valid_k[None, :]
             w_ptrs = w_ptr + (k * w_stride[0] + grid.offset(tap, w_stride))
-            for _ in range(C_in):
+            for _c in range(C_in):
                 x = tl.load(x_ptrs, mask=valid_x, other=0.0)
                 f = tl.load(w_ptrs, mask=valid_k, other=0.0)
                 acc += x.to(ACC) * f.to(ACC)[None, :]
@@ -144,7 +144,7 @@ def direct_dgrad_kernel(
             dy_ptrs += (k0 * dy_stride[1])[None, :]
             valid_dy = valid_dy & valid_c[None, :]
         w_ptrs = w_ptrs_c + grid.offset(tap, w_stride)
-        for _ in range(C_out):
+        for _k in range(C_out):
             dy = tl.load(dy_ptrs, mask=valid_dy, other=0.0)
             f = tl.load(w_ptrs, mask=valid_c, other=0.0)
             acc += dy.to(ACC) * f.to(ACC)[None, :]

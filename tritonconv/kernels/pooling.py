@@ -42,10 +42,11 @@ def power(value, P: tl.constexpr):
 @jit
 def average(total, position, in_size, WINDOW: tl.constexpr, DIVISOR: tl.constexpr):
     """The sums of the windows at `position`, (M, N), over their divisors."""
-    count = DIVISOR
     if DIVISOR == "image" or DIVISOR == "padded":  # a window may have none, or not exist
         elements = tl.maximum(grid.elements(position, in_size, WINDOW, DIVISOR == "padded"), 1)
         count = elements.to(total.dtype)[:, None]
+    else:
+        count = DIVISOR
     return total / count
 
 
