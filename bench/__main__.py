@@ -9,6 +9,7 @@ a bad argument.
 """
 
 import argparse
+import contextlib
 import gc
 import re
 import secrets
@@ -92,29 +93,26 @@ def attempt(
     effort: Effort,
     roofs: Roofs | None,
 ) -> list[Row]:
-    """Gate, then time. A step on a GPU gives a second row, captured in a CUDA graph."""
+    """Gate, then time. On a GPU each gives a second row, captured in a CUDA graph: without the host's time."""
 
     def row(captured: bool, **rest: Any) -> Row:
         w, p = problem.workload.name, problem
         head = (w, p.variant, p.mode, p.dtype, p.tf32, captured, device.type)
         return Row(*head, provider.name, provider.layout, provider.ours, **rest)
 
-    captures = (False, True) if problem.mode == "step" and device.type == "cuda" else (False,)
     done: list[Row] = []
-    for captured in captures:
+    for captured in (False, True) if device.type == "cuda" else (False,):
         try:
-            if provider.ours and problem.mode != "step":
-                with gate.poisoned():
+            with timing.beside() if captured else contextlib.nullcontext():
+                with gate.poisoned() if provider.ours and problem.mode != "step" else contextlib.nullcontext():
                     trial = provider.set_up(problem, inputs)
-            else:
-                trial = provider.set_up(problem, inputs)
-            error, refused = gate.verdict(problem, trial.results, reference)
-            finite = error if error < float("inf") else None
-            if refused:
-                done.append(row(captured, status=rows.WRONG, detail=refused, error=finite))
-                continue
-            peak = timing.peak_bytes(trial.whole, device)
-            call = timing.capture(trial.call) if captured else trial.call
+                error, refused = gate.verdict(problem, trial.results, reference)
+                finite = error if error < float("inf") else None
+                if refused:
+                    done.append(row(captured, status=rows.WRONG, detail=refused, error=finite))
+                    continue
+                peak = timing.peak_bytes(trial.whole, device)
+                call = timing.capture(trial.call) if captured else trial.call
             times = timing.measure(call, device, effort)
             right = row(captured, status=rows.OK, error=finite, peak_bytes=peak)
             done.append(rows.timed(right, times, problem, roofs))

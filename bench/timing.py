@@ -1,10 +1,11 @@
 """Times and bytes: medians and percentiles on either machine, graph capture, peak memory, and the GPU's two roofs."""
 
+import contextlib
 import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,16 +77,23 @@ def measure(call: Call, device: torch.device, effort: Effort) -> Times:
     return Times(statistics.median(milliseconds), percentile(milliseconds, 0.2), percentile(milliseconds, 0.8))
 
 
-def capture(call: Call) -> Call:
-    """The replay of a CUDA graph of one call, captured after three calls beside it."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+@contextlib.contextmanager
+def beside() -> Iterator[None]:
+    """On a stream beside the current one. No graph is captured on the default stream, and backward runs on its
+    forward's: what is to be captured is set up here."""
+    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(current)
     with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
+        yield
+    current.wait_stream(side)
+
+
+def capture(call: Call) -> Call:
+    """The replay of a CUDA graph of one call, captured on the current stream after three calls on it."""
+    for _ in range(3):
+        call()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         call()
     return graph.replay
 
