@@ -11,6 +11,7 @@ is not tested. This is not part of the normal tests; tests/test_mutate.py checks
 import argparse
 import ast
 import contextlib
+import multiprocessing
 import os
 import queue
 import re
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from tests.faults import FAULTS
 from tests.faults.fault import Fault
@@ -30,6 +33,8 @@ from tests.faults.fault import Fault
 ROOT = Path(__file__).parent.parent
 # A fault may make a loop endless. Likely tests take 5 to 15 seconds, all tests about 6 minutes.
 LIKELY_SECONDS, ALL_SECONDS = 120, 1800
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["hypothesis", "numpy", "pytest", "torch", "triton"])
 
 
 def copy_tree(root: Path, folder: Path) -> Path:
@@ -66,25 +71,37 @@ def seeded(fault: Fault, tree: Path) -> Iterator[None]:
         file.write_text(text)
 
 
+def run_pytest(tree: Path, output: Path, targets: list[str]) -> None:
+    """In a process forked from one that has imported torch and triton: half of a fault's time would go into that."""
+    os.setsid()
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.chdir(tree)
+    # CI: hypothesis draws the same examples each time. Bytecode: two versions of a file may be of one size and second.
+    os.environ |= {"PYTHONPATH": str(tree), "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ["XDG_CACHE_HOME"] = str(
+        output.parent / "cache"
+    )  # a faulty choice of tiles must not reach the user's own
+    sys.dont_write_bytecode = True
+    sys.path[:] = [str(tree), *(path for path in sys.path if Path(path).resolve() != ROOT)]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]  # this file's own
+    sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *targets]))
+
+
 def first_failure(folder: Path, targets: Iterable[str], seconds: float) -> str:
     """What fails first when pytest runs `targets` in the copy; nothing if all pass."""
-    tree, output = folder / "tree", folder / "output"
-    # CI: hypothesis draws the same examples each time. Bytecode: two versions of a file may be of one size and second.
-    environment = {"PYTHONPATH": str(tree), "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}  # a faulty choice of tiles must not reach the user's own
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *targets]
-    with open(output, "w") as file:
-        process = subprocess.Popen(
-            command, cwd=tree, env=os.environ | environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
+    output = folder / "output"
+    process = FORKS.Process(target=run_pytest, args=(folder / "tree", output, list(targets)))
+    process.start()
+    process.join(seconds)
+    code = process.exitcode
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what the tests started, too
+    process.join()
+    if code is None:
         return f"the time limit of {seconds} s"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what the tests started, too
-        process.wait()
     if code == 0:
         return ""
     found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output.read_text(errors="replace"), re.MULTILINE)
@@ -125,10 +142,14 @@ def survivors(
     return survived
 
 
-def require_pass(folder: Path, targets: Iterable[str]) -> None:
+def require_pass(folders: list[Path], targets: Sequence[str]) -> None:
     """A test that fails without a fault kills every fault."""
-    if failure := first_failure(folder, targets, ALL_SECONDS):
-        sys.exit(f"Without a fault: {failure} fails\n{(folder / 'output').read_text()}")
+    with ThreadPoolExecutor(len(folders)) as pool:
+        shares = [targets[number :: len(folders)] for number in range(len(folders))]
+        failures = list(pool.map(lambda f, s: first_failure(f, s, ALL_SECONDS) if s else "", folders, shares))
+    for folder, failure in zip(folders, failures, strict=True):
+        if failure:
+            sys.exit(f"Without a fault: {failure} fails\n{(folder / 'output').read_text()}")
 
 
 def run(faults: list[Fault], root: Path, jobs: int, quick: bool) -> int:
@@ -137,11 +158,11 @@ def run(faults: list[Fault], root: Path, jobs: int, quick: bool) -> int:
         sys.exit("\n".join(problems))
     with tempfile.TemporaryDirectory(prefix="mutate-") as temporary:
         folders = [copy_tree(root, Path(temporary) / str(number)) for number in range(jobs)]
-        require_pass(folders[0], sorted({target for fault in faults for target in fault.tests}))
+        require_pass(folders, sorted({target for fault in faults for target in fault.tests}))
         unlikely = survived = survivors(faults, folders, lambda fault, _: fault.tests, LIKELY_SECONDS)
         if unlikely and not quick:
             print(f"All tests for {len(unlikely)} faults that their likely tests do not kill:", flush=True)
-            require_pass(folders[0], all_tests(unlikely[0], folders[0] / "tree"))
+            require_pass(folders, all_tests(unlikely[0], folders[0] / "tree"))
             survived = survivors(unlikely, folders, all_tests, ALL_SECONDS)
     by_likely, by_others = len(faults) - len(unlikely), len(unlikely) - len(survived)
     print(f"{len(faults)} faults: {by_likely} killed by their likely tests, {by_others} by others", end=", ")
