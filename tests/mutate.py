@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 # A fault may make a loop endless. Likely tests take 5 to 15 seconds, all tests about 6 minutes.
 LIKELY_SECONDS, ALL_SECONDS = 120, 1800
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["hypothesis", "numpy", "pytest", "torch", "triton"])
+FORKS.set_forkserver_preload(["numpy", "pytest", "torch", "triton"])
 
 
 def copy_tree(root: Path, folder: Path) -> Path:
