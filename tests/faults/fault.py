@@ -1,5 +1,6 @@
 """A fault: one place in one file, changed as a slip of the hand might change it."""
 
+import re
 from typing import NamedTuple
 
 
@@ -33,10 +34,12 @@ class Fault(NamedTuple):
 def faults(file: str, tests: str, rows: list[tuple[str, ...]]) -> list[Fault]:
     """Faults in one file, as rows (before, after, names of likely tests in the file `tests`[, why]).
 
-    The names stand in one string; a whole file or a test of another one is written out, as in tests/test_x.py::test_y.
+    The names stand in one string, also with a case, as in "test_a[some case] test_b"; a whole file or a test of another
+    one is written out, as in tests/test_x.py::test_y.
     """
 
     def targets(names: str) -> tuple[str, ...]:
-        return tuple(name if name.startswith("tests/") else f"{tests}::{name}" for name in names.split())
+        each = re.split(" (?=tests?[_/])", names)
+        return tuple(name if name.startswith("tests/") else f"{tests}::{name}" for name in each)
 
     return [Fault(file, before, after, targets(names), *why) for before, after, names, *why in rows]

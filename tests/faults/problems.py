@@ -14,7 +14,7 @@ SIZES = faults(
         (
             "tuple(d * (r - 1) + 1 for d, r in zip(self.dilation",
             "tuple(d * r for d, r in zip(self.dilation",
-            "test_named_case",
+            "test_named_case[dilation 2-direct]",
         ),
         (
             "stride = tuple(s if p > 1 else 1 for s, p",
@@ -27,7 +27,11 @@ SIZES = faults(
             "dilation = tuple(d for d, r",
             f"{EDGES}::test_a_dilation_of_one_tap",
         ),
-        ("stride = tuple(s if p > 1 else 1 for", "stride = tuple(s if p > 2 else 1 for", "test_named_case"),
+        (
+            "stride = tuple(s if p > 1 else 1 for",
+            "stride = tuple(s if p > 2 else 1 for",
+            "test_named_case[stride 3 over 2x2-direct]",
+        ),
         ("d if r > 1 else 1 for d, r", "d if r > 2 else 1 for d, r", "test_named_case tests/test_gradcheck.py"),
         (
             "sum(0 <= p * step - before + r * spread < size for",
@@ -42,25 +46,34 @@ SIZES = faults(
         (
             "dataclasses.replace(self, C_in=self.C_in * self.taps, input_size=self.output_size, window=pointwise)",
             "dataclasses.replace(self, C_in=self.C_in * self.taps, window=pointwise)",
-            "test_named_case",
+            "test_named_case[plain-im2col]",
         ),
         # padding
-        ("for pad in (t // 2, t - t // 2))", "for pad in (t - t // 2, t // 2))", "test_named_case"),
-        ("total = [d * (r - 1) for d, r in", "total = [r - 1 for d, r in", "test_named_case"),
-        ("for p in pads for pad in (p, p))", "for p in pads for pad in (p, 0))", "test_named_case"),
+        ("for pad in (t // 2, t - t // 2))", "for pad in (t - t // 2, t // 2))", "test_named_case[same 2x2-direct]"),
+        (
+            "total = [d * (r - 1) for d, r in",
+            "total = [r - 1 for d, r in",
+            "test_named_case[same 4x3, dilation (1,2)-direct]",
+        ),
+        ("for p in pads for pad in (p, p))", "for p in pads for pad in (p, 0))", "test_named_case[prime-direct]"),
         ("if any(s != 1 for s in stride):", "if all(s != 1 for s in stride):", "tests/test_errors.py"),
         (
             'padding == "valid":\n        return (0,) * (2 * rank)',
             'padding == "valid":\n        return (0,) * rank',
-            "test_named_case",
+            "test_named_case[valid-direct]",
         ),
         # output sizes
         (
             "tuple((p - r) // s + 1 for p, r, s in zip(padded",
             "tuple(-(-(p - r) // s) + 1 for p, r, s in zip(padded",
-            "test_named_case",
+            "test_named_case[1x1 stride 2-direct]",
         ),
-        ("size + before + after for size", "size + 2 * before for size", "test_named_case", "'same', 2×2"),
+        (
+            "size + before + after for size",
+            "size + 2 * before for size",
+            "test_named_case[same 2x2-direct]",
+            "'same', 2×2",
+        ),
         ("window.effective(output_size))\n\n\ndef unfold", "window)\n\n\ndef unfold", f"{EDGES} tests/test_codegen.py"),
         ("w_shape = (x_shape[1] * math.prod(kernel), x_shape[1],", "w_shape = (x_shape[1], x_shape[1],", IDENTITY),
         ("x_shape = (N, J // math.prod(kernel), *output_size)", "x_shape = (N, J, *output_size)", IDENTITY),
@@ -99,7 +112,7 @@ ARGUMENTS = faults(
         (
             "return (x.unsqueeze(0) if unbatched else x), unbatched",
             "return (x[None] if unbatched else x), False",
-            f"{CONV}::test_unbatched_output_is_contiguous",
+            "tests/test_nn.py::test_an_unbatched_input",
         ),
         ("if x.dim() not in (rank + 1, rank + 2):", "if x.dim() < rank + 1:", ERRORS),
         (
