@@ -62,8 +62,7 @@ def test_64_bit_offsets_compile(algorithm: str, monkeypatch: pytest.MonkeyPatch)
         ):
             y.backward(torch.empty_like(y))
     assert {launch.arguments["OFFSET"] for launch in recorded if "OFFSET" in launch.arguments} == {tl.int64}
-    for launch in recorded:
-        jit.compile_launch(launch, codegen.TARGETS["sm_90"])
+    assert all("cubin" in jit.compile_launch(launch, codegen.TARGETS["sm_90"]).asm for launch in recorded)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +80,8 @@ def test_reductions_compile(reduction: dict) -> None:
         pooling.pool_forward(x, y, None, None, pool)
         if pool.reduction == "average":
             pooling.pool_backward(y, None, x, pool)
-    for launch in recorded:
-        jit.compile_launch(launch, codegen.TARGETS["sm_90"])
+    assert [launch.arguments["DIVISOR"] for launch in recorded] == [pool.divisor] * (1 + (pool.reduction == "average"))
+    assert all("cubin" in jit.compile_launch(launch, codegen.TARGETS["sm_90"]).asm for launch in recorded)
 
 
 # Asynchronous matrix products

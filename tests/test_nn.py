@@ -231,6 +231,7 @@ def test_channels_last_stays_channels_last(kind, device):
     x = torch.randn(2, 2, 5, 6, dtype=torch.float64, device=device).to(memory_format=torch.channels_last)
     assert ours(x).is_contiguous(memory_format=torch.channels_last)
     assert_same_step(ours, theirs, x, same_strides=device.type == "cpu")  # cuDNN has no float64 in channels_last
+    assert ours.float()(x.float()).stride() == theirs.float()(x.float()).stride()
 
 
 @each_convolution
