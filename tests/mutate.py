@@ -31,7 +31,7 @@ from tests.faults import FAULTS
 from tests.faults.fault import Fault
 
 ROOT = Path(__file__).parent.parent
-# A fault may make a loop endless. Likely tests take 5 to 15 seconds, all tests about 6 minutes.
+# A fault may make a loop endless. Likely tests take 3 to 50 seconds, all tests about 6 minutes.
 LIKELY_SECONDS, ALL_SECONDS = 120, 1800
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["numpy", "pytest", "torch", "triton"])
@@ -80,9 +80,8 @@ def run_pytest(tree: Path, output: Path, targets: list[str]) -> None:
     os.chdir(tree)
     # CI: hypothesis draws the same examples each time. Bytecode: two versions of a file may be of one size and second.
     os.environ |= {"PYTHONPATH": str(tree), "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    os.environ["XDG_CACHE_HOME"] = str(
-        output.parent / "cache"
-    )  # a faulty choice of tiles must not reach the user's own
+    # a faulty choice of tiles must not reach the user's own
+    os.environ["XDG_CACHE_HOME"] = str(output.parent / "cache")
     sys.dont_write_bytecode = True
     sys.path[:] = [str(tree), *(path for path in sys.path if Path(path).resolve() != ROOT)]
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:

@@ -14,6 +14,7 @@ from bench import codegen
 from tests.oracle import ALGORITHMS, value_and_gradients
 from tritonconv import functional as ours
 from tritonconv import jit, tuning
+from tritonconv.kernels import split_k
 
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -58,6 +59,11 @@ def test_a_grid_has_one_axis(call):
     assert launches
     for launch in launches:
         assert len(launch.grid) == 1 and 0 < launch.grid[0] < 2**31, launch.kernel.fn.__name__
+
+
+def test_a_sum_of_nothing_launches_nothing(launches):
+    split_k.sum_splits(torch.empty(3, 0, 2), torch.empty(0, 2))
+    assert not launches
 
 
 # --- strides past the image ---

@@ -84,7 +84,11 @@ def samples() -> dict[str, list[tuple]]:
             for last, ceil_mode, indices in ((False, False, False), (True, False, True), (False, True, True))
         ]
         + [(tensor(1, 1, 17, 17), [16, 17], [1, 1], [0, 0], [1, 1], False, False)],
-        "max_pool_backward": [(tensor(2, 3, 4, 3), argmax, [7, 6], *pool, last) for last in (False, True)],
+        "max_pool_backward": [
+            (tensor(2, 3, 4, 3), argmax.contiguous(memory_format=layout), [7, 6], *pool, last)
+            for layout in (torch.contiguous_format, torch.channels_last)  # the strides of dy, and others
+            for last in (False, True)
+        ],
         "max_pool_gather": [(tensor(2, 3, 7, 6), argmax, *pool, last) for last in (False, True)],
         "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
         "activate_backward": [
