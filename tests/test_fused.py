@@ -168,7 +168,8 @@ def test_memory_format_follows_torch(pool, which, algorithm, device):
 # --- what is stored, and how often the picture is walked ---
 
 
-def saved_by(function, tensors: list) -> list[torch.Tensor]:
+def saved_by(function, tensors: list) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """What is kept for backward beside the arguments, and the result."""
     saved: list[torch.Tensor] = []
 
     def pack(t: torch.Tensor) -> torch.Tensor:
@@ -178,21 +179,22 @@ def saved_by(function, tensors: list) -> list[torch.Tensor]:
     leaves = [t.detach().requires_grad_() for t in tensors]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = function(*leaves)
-    known = {t.data_ptr() for t in [*leaves, y]}
-    return [t for t in saved if t.data_ptr() not in known]
+    known = {t.data_ptr() for t in leaves}
+    return [t for t in saved if t.data_ptr() not in known], y
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
 def test_pooled_backward_keeps_one_byte_an_output(algorithm, device):
     c = case("plain")  # y of (2, 4, 5, 4), pooled to (2, 4, 2, 2)
-    (argmax,) = saved_by(fused_pool(c, POOLS["2x2"], algorithm), c.tensors(torch.float32, device))
+    (argmax,), _ = saved_by(fused_pool(c, POOLS["2x2"], algorithm), c.tensors(torch.float32, device))
     assert (argmax.shape, argmax.dtype) == ((2, 4, 2, 2), torch.uint8)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
 def test_relu_backward_keeps_nothing_beside_inputs_and_output(algorithm, device):
     c = case("plain")
-    assert saved_by(fused_relu(c, algorithm), c.tensors(torch.float32, device)) == []
+    saved, y = saved_by(fused_relu(c, algorithm), c.tensors(torch.float32, device))
+    assert [t.data_ptr() for t in saved] == [y.data_ptr()]
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm"])
@@ -226,5 +228,5 @@ def test_more_places_than_a_byte_names(device):
     c = Case("1x1", "a pool of 272 places", N=1, C_in=1, C_out=2, H=17, W=18, R=1, S=1)
     pool = dict(kernel_size=(16, 17), stride=1)
     check(fused_pool(c, pool), functools.partial(pool_chain, pool=pool), c, c.tensors(torch.float32, device))
-    (argmax,) = saved_by(fused_pool(c, pool), c.tensors(torch.float32, device))
+    (argmax,), _ = saved_by(fused_pool(c, pool), c.tensors(torch.float32, device))
     assert argmax.dtype == torch.int32
