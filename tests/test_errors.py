@@ -182,10 +182,17 @@ def test_fused_pool_names_its_own_arguments():
 
 
 def test_gradient_of_another_shape():
-    """The operators are public as torch.ops.tritonconv: a dy that does not fit must not be read beyond its end."""
+    """The operators are public as torch.ops.tritonconv: what does not fit must not be read beyond its end."""
     dy = torch.zeros(2, 4, 4, 5)
     conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.convolution_dgrad(dy, W, [7, 7], *conv, False, "auto")
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.convolution_wgrad(dy, X, [3, 3], *conv, True, False, "auto")
+    argmax, pool = torch.zeros(2, 4, 2, 2, dtype=torch.uint8), ([2, 2], [2, 2], [0, 0], [1, 1])
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 2, 2\], but got dy of size \[2, 4, 2, 1\]"):
+        torch.ops.tritonconv.max_pool_backward(dy[..., :2, :1], argmax, [4, 4], *pool, False)
+    with pytest.raises(RuntimeError, match=r"x of size \[2, 4, 4, 5\], but got x of size \[1, 4, 4, 5\]"):
+        torch.ops.tritonconv.max_pool_gather(dy[:1], argmax, *pool, False)
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 4, 4\], but got dy of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.activate_backward(dy, dy[..., :4], "relu")

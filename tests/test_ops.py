@@ -156,6 +156,13 @@ def test_a_bias_gradient_not_asked_for_is_empty(device):
         assert ops.convolution_wgrad(dy, x, *arguments)[1].numel() == numel
 
 
+def test_indices_not_asked_for_are_empty(device):
+    x = torch.zeros(1, 2, 4, 4, device=device)
+    for asked, numel in ((True, 8), (False, 0)):
+        for t in (x, x.to(memory_format=torch.channels_last)):
+            assert ops.max_pool(t, [2, 2], [2, 2], [0, 0], [1, 1], False, asked)[2].numel() == numel
+
+
 # --- torch.compile ---
 
 

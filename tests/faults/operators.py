@@ -3,6 +3,7 @@
 from tests.faults.fault import Fault, faults
 
 CONV, OPS, POOL, FUSED = "tests/test_conv2d.py", "tests/test_ops.py", "tests/test_pool.py", "tests/test_fused.py"
+SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
 SECOND = f"{GRADS}::test_second_gradients_in_any_strides {GRADS}::test_second_gradients_keep_the_memory_format"
 
@@ -117,12 +118,16 @@ CONVOLUTION = faults(
         ('if self.row is not None and self.row.saves != "output":', "if False:", OPS),
         ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", FUSED),
         ("self.empty(self.x, shape, pool.argmax_dtype)", "self.empty(self.x, shape, torch.uint8)", f"{FUSED} {OPS}"),
-        ('return "x", "w", "argmax"', 'return "x", "w", "argmax", "y"', "test_pooled_backward_keeps_one_byte_an_output"),
+        (
+            'return "x", "w", "argmax"',
+            'return "x", "w", "argmax", "y"',
+            f"{FUSED}::test_pooled_backward_keeps_one_byte_an_output",
+        ),
         ("argmax, size, *self.pool, self.channels_last)", "argmax, size, *self.pool, False)", f"{FUSED} {SECOND}"),
         (
             '(shape, self.w.shape, None, *self.window)\n        require_shape("dy", self.dy, problem.output_shape)\n',
             "(shape, self.w.shape, None, *self.window)\n",
-            "tests/test_errors.py",
+            SHAPES,
         ),
     ],
 )
@@ -131,18 +136,19 @@ OTHERS = [
         "tritonconv/ops/pool.py",
         POOL,
         [
-            (
-                "self.empty(self.x, shape, torch.int64) if self.return_indices",
-                "self.empty(self.x, shape, torch.int64) if True",
-                f"{POOL} {OPS}",
-            ),
+            ("shape if self.return_indices else (0,)", "shape", f"{OPS}::test_indices_not_asked_for_are_empty"),
             ("indices if self.return_indices else None, problem)", "indices, problem)", POOL),
             (
                 "self.empty(self.x, shape, problem.argmax_dtype), indices",
                 "self.empty(self.x, shape, torch.uint8), indices",
                 f"{POOL} {OPS}",
             ),
-            ('require_shape("dy", self.dy, self.argmax.shape)\n', "pass\n", "tests/test_errors.py"),
+            ('require_shape("dy", self.dy, self.argmax.shape)\n', "pass\n", SHAPES),
+            (
+                'require_shape("x", self.x, (*self.argmax.shape[:2], *self.x.shape[2:]))\n',
+                "pass\n",
+                SHAPES,
+            ),
             (
                 "covered_problem(self.input_size, self.argmax.shape[2:], *self.window)",
                 "covered_problem(self.argmax.shape[2:], self.argmax.shape[2:], *self.window)",
@@ -182,7 +188,7 @@ OTHERS = [
                 "return gradients[0], None",
                 GRADS,
             ),
-            ('require_shape("dy", self.dy, self.x_or_y.shape)\n', "pass\n", "tests/test_errors.py"),
+            ('require_shape("dy", self.dy, self.x_or_y.shape)\n', "pass\n", SHAPES),
         ],
     ),
     *faults(

@@ -24,9 +24,7 @@ class MaxPool(Operator):
 
     def outputs(self, problem: PoolProblem) -> Tensors:
         shape = (*self.x.shape[:2], *problem.output_size)
-        indices = (
-            self.empty(self.x, shape, torch.int64) if self.return_indices else self.x.new_empty(0, dtype=torch.int64)
-        )
+        indices = self.empty(self.x, shape if self.return_indices else (0,), torch.int64)
         return self.empty(self.x, shape), self.empty(self.x, shape, problem.argmax_dtype), indices
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
@@ -75,6 +73,7 @@ class MaxPoolGather(Operator):
 
     def problem(self) -> PoolProblem:
         require_tensors("max_pool_gather", x=self.x)
+        require_shape("x", self.x, (*self.argmax.shape[:2], *self.x.shape[2:]))
         return covered_problem(self.x.shape[2:], self.argmax.shape[2:], *self.window)
 
     def outputs(self, problem: PoolProblem) -> Tensors:
