@@ -4,7 +4,7 @@ from tests.faults.fault import Fault, faults
 
 CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
 VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
-EDGES, POOL = "tests/test_edges.py", "tests/test_pool.py"
+EDGES, POOL, FUSED = "tests/test_edges.py", "tests/test_pool.py", "tests/test_fused.py"
 OFFSETS = "tests/test_ops.py::test_offsets_look_at_every_tensor"
 
 GRID = faults(
@@ -88,7 +88,7 @@ GRID = faults(
         (
             "blocks: tl.constexpr = (CHANNELS + BLOCK - 1) // BLOCK",
             "blocks: tl.constexpr = CHANNELS // BLOCK + 1",
-            f"{BLOCKS}::test_several_blocks_of_channels tests/test_fused.py",
+            f"{BLOCKS}::test_several_blocks_of_channels {FUSED}",
         ),
         (
             "c = step % blocks * BLOCK + tl.arange",
@@ -128,7 +128,11 @@ GEMM = faults(
             "bias = tl.load(b_ptr + tl.arange(0, BLOCK_N) * b_stride",
             "test_several_blocks_of_channels",
         ),
-        ("        if ACTIVATION is not None:\n            acc = ACTIVATION(acc)\n", "", "tests/test_fused.py"),
+        (
+            "        if ACTIVATION is not None:\n            acc = ACTIVATION(acc)\n",
+            "",
+            f"{FUSED}::test_dead_relu_passes_no_gradient",
+        ),
         (
             "blocks_k: tl.constexpr = (C_out + BLOCK_K - 1) // BLOCK_K",
             "blocks_k: tl.constexpr = C_out // BLOCK_K",
@@ -199,7 +203,7 @@ OTHERS = [
             (" | ((argmax == NO_ARGMAX) & valid[:, None])", "", "test_infinities_and_nan"),
             ("**numerics(x, x, y),", "**numerics(x, y),", OFFSETS),
             ("**numerics(dy, dy, argmax, dx),", "**numerics(dy, dy, dx),", OFFSETS),
-            ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", "tests/test_pool.py"),
+            ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", POOL),
             ("tl.where(argmax == element[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
             (
                 "mask=valid & (argmax != NO_ARGMAX), other=0.0)",
@@ -248,18 +252,22 @@ OTHERS = [
     ),
     *faults(
         "tritonconv/kernels/epilogue.py",
-        "tests/test_fused.py",
+        FUSED,
         [
             ("(output > 0) | (output != output)", "output > 0", "test_nan_and_infinity_pass_through"),
-            ("return tl.where(output <= 0, 0.0, dy)", "return tl.where(output < 0, 0.0, dy)", "tests/test_fused.py"),
+            (
+                "return tl.where(output <= 0, 0.0, dy)",
+                "return tl.where(output < 0, 0.0, dy)",
+                "test_dead_relu_passes_no_gradient",
+            ),
             ("return (value > best) | (value != value)", "return value > best", f"{POOL}::test_infinities_and_nan"),
             (
                 "return (value > best) | (value != value)",
                 "return (value >= best) | (value != value)",
                 f"{POOL}::test_first_of_equals_wins",
             ),
-            ("acc.to(STORED).to(acc.dtype)", "acc", "tests/test_fused.py", "ties of rounded values"),
-            ("tl.where(PASSES(best), argmax, NO_ARGMAX)", "argmax", "tests/test_fused.py"),
+            ("acc.to(STORED).to(acc.dtype)", "acc", "test_ties_fall_as_in_torch", "ties of rounded values"),
+            ("tl.where(PASSES(best), argmax, NO_ARGMAX)", "argmax", "test_dead_relu_passes_no_gradient"),
         ],
     ),
     *faults(

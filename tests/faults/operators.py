@@ -3,9 +3,12 @@
 from tests.faults.fault import Fault, faults
 
 CONV, OPS, POOL, FUSED = "tests/test_conv2d.py", "tests/test_ops.py", "tests/test_pool.py", "tests/test_fused.py"
+DEAD, POOLS = f"{FUSED}::test_dead_relu_passes_no_gradient", f"{FUSED}::test_every_kind_of_pool"
+ROW, EPILOGUE = f"{OPS}::test_an_activation_is_one_row", f"{OPS}::test_what_cannot_be_an_epilogue_is_refused"
+PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
-SECOND = f"{GRADS}::test_second_gradients_in_any_strides {GRADS}::test_second_gradients_keep_the_memory_format"
+SECOND = f"{GRADS}::test_second_gradients_keep_the_memory_format {GRADS}::test_second_gradients_in_any_strides"
 
 REGISTRATION = faults(
     "tritonconv/ops/operator.py",
@@ -17,13 +20,18 @@ REGISTRATION = faults(
             "memory_format(False, len(shape))",
             f"{CONV}::test_memory_format_follows_torch",
         ),
-        ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{OPS} {POOL}"),
+        ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{POOL}::test_many_places"),
         (
             'ctx.values["channels_last"] = asked.channels_last\n',
             'ctx.values.setdefault("channels_last", False)\n',
             f"{CONV}::test_memory_format_follows_torch {SECOND}",
         ),
-        ("ctx.names = asked.saved()", "ctx.names = tuple(tensors)", f"{FUSED} {POOL}", "saves what is not needed"),
+        (
+            "ctx.names = asked.saved()",
+            "ctx.names = tuple(tensors)",
+            f"{POOL}::test_relu_keeps_only_its_output",
+            "saves what is not needed",
+        ),
         (
             "for key, t in tensors.items()}\n        ctx.names",
             "for key, t in [*tensors.items()][:1]}\n        ctx.names",
@@ -41,7 +49,7 @@ REGISTRATION = faults(
         (
             "        return answer(asked.outputs(asked.problem()))",
             "        return answer(asked.outputs(asked.problem())[:1])",
-            OPS,
+            "test_fake_outputs_look_like_the_real_ones",
         ),
     ],
 )
@@ -59,7 +67,7 @@ CONVOLUTION = faults(
             "        if True:\n            size",
             "test_only_the_gradients_asked_for_are_computed",
         ),
-        ("db = dy.sum((0, *range(2, dy.dim())))", "db = dy.sum((0, 2))", f"test_bias_gradient_alone {OPS}"),
+        ("db = dy.sum((0, *range(2, dy.dim())))", "db = dy.sum((0, 2))", "test_bias_gradient_alone"),
         ('return dx, dw, db if self.needs["b"] else None', "return dx, dw, db", "test_named_case"),
         (
             '*self.window, self.needs["b"], *last)',
@@ -72,9 +80,13 @@ CONVOLUTION = faults(
             "test_gradients_and_their_gradients_stay_in_the_algorithm",
             "gradients by another algorithm",
         ),
-        ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", FUSED),
+        ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", DEAD),
         ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', "test_only_inputs_are_saved"),
-        ("d_dy = operators.convolution(g, self.w, None,", "d_dy = operators.convolution(self.dy, self.w, None,", GRADS),
+        (
+            "d_dy = operators.convolution(g, self.w, None,",
+            "d_dy = operators.convolution(self.dy, self.w, None,",
+            f"{GRADS}::test_conv2d",
+        ),
         (
             "last = (False, self.channels_last, self.algorithm)",
             "last = (False, False, self.algorithm)",
@@ -86,7 +98,11 @@ CONVOLUTION = faults(
             'last = (False, self.channels_last, "auto")',
             "test_gradients_and_their_gradients_stay_in_the_algorithm",
         ),
-        ("operators.convolution_wgrad(self.dy, g, self", "operators.convolution_wgrad(g, g, self", GRADS),
+        (
+            "operators.convolution_wgrad(self.dy, g, self",
+            "operators.convolution_wgrad(g, g, self",
+            f"{GRADS}::test_conv2d",
+        ),
         ("g_bias if self.bias else None, *self.window", "None, *self.window", f"{GRADS}::test_conv2d {SECOND}"),
         (
             "            last = (self.channels_last, self.algorithm)\n            d_x",
@@ -96,7 +112,7 @@ CONVOLUTION = faults(
         (
             "d_x = operators.convolution_dgrad(self.dy, g,",
             "d_x = operators.convolution_dgrad(self.dy, g.abs(),",
-            GRADS,
+            f"{GRADS}::test_conv2d",
         ),
         (
             '        if self.needs["dy"]:\n            d_dy = operators.convolution(g,',
@@ -114,16 +130,20 @@ CONVOLUTION = faults(
             f"{OPS}::test_a_bias_gradient_not_asked_for_is_empty",
         ),
         ("require_algorithm(self.algorithm)\n", "pass\n", "tests/test_errors.py"),
-        ("if self.row is None or self.row.passes is None:", "if self.row is None:", OPS),
-        ('if self.row is not None and self.row.saves != "output":', "if False:", OPS),
-        ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", FUSED),
-        ("self.empty(self.x, shape, pool.argmax_dtype)", "self.empty(self.x, shape, torch.uint8)", f"{FUSED} {OPS}"),
+        ("if self.row is None or self.row.passes is None:", "if self.row is None:", EPILOGUE),
+        ('if self.row is not None and self.row.saves != "output":', "if False:", EPILOGUE),
+        ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", POOLS),
+        (
+            "self.empty(self.x, shape, pool.argmax_dtype)",
+            "self.empty(self.x, shape, torch.uint8)",
+            f"{FUSED}::test_more_places_than_a_byte_names",
+        ),
         (
             'return "x", "w", "argmax"',
             'return "x", "w", "argmax", "y"',
             f"{FUSED}::test_pooled_backward_keeps_one_byte_an_output",
         ),
-        ("argmax, size, *self.pool, self.channels_last)", "argmax, size, *self.pool, False)", f"{FUSED} {SECOND}"),
+        ("argmax, size, *self.pool, self.channels_last)", "argmax, size, *self.pool, False)", SECOND),
         (
             '(shape, self.w.shape, None, *self.window)\n        require_shape("dy", self.dy, problem.output_shape)\n',
             "(shape, self.w.shape, None, *self.window)\n",
@@ -137,11 +157,15 @@ OTHERS = [
         POOL,
         [
             ("shape if self.return_indices else (0,)", "shape", f"{OPS}::test_indices_not_asked_for_are_empty"),
-            ("indices if self.return_indices else None, problem)", "indices, problem)", POOL),
+            (
+                "indices if self.return_indices else None, problem)",
+                "indices, problem)",
+                "test_indices_are_made_only_when_asked_for",
+            ),
             (
                 "self.empty(self.x, shape, problem.argmax_dtype), indices",
                 "self.empty(self.x, shape, torch.uint8), indices",
-                f"{POOL} {OPS}",
+                "test_many_places",
             ),
             ('require_shape("dy", self.dy, self.argmax.shape)\n', "pass\n", SHAPES),
             (
@@ -152,7 +176,7 @@ OTHERS = [
             (
                 "covered_problem(self.input_size, self.argmax.shape[2:], *self.window)",
                 "covered_problem(self.argmax.shape[2:], self.argmax.shape[2:], *self.window)",
-                POOL,
+                "test_layout",
             ),
             (
                 "return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, self.channels_last),)",
@@ -162,12 +186,12 @@ OTHERS = [
             (
                 "return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)",
                 "return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),)",
-                POOL,
+                "test_layout",
             ),
             (
                 "return (self.empty(self.x, self.argmax.shape),)",
                 "return (self.x.new_empty(self.argmax.shape),)",
-                f"{OPS} {SECOND}",
+                SECOND,
             ),
         ],
     ),
@@ -176,17 +200,17 @@ OTHERS = [
         POOL,
         [
             ("return (torch.empty_like(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
-            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', OPS),
+            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', ROW),
             (
                 'return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)',
                 'return ("x",)',
                 "test_relu_keeps_only_its_output",
             ),
-            ('            raise NotImplementedError(f"the second', '            print(f"the second', OPS),
+            ('            raise NotImplementedError(f"the second', '            print(f"the second', ROW),
             (
                 "return operators.activate_backward(*gradients, self.x_or_y, self.activation), None",
                 "return gradients[0], None",
-                GRADS,
+                f"{GRADS}::test_relu",
             ),
             ('require_shape("dy", self.dy, self.x_or_y.shape)\n', "pass\n", SHAPES),
         ],
@@ -198,12 +222,12 @@ OTHERS = [
             (
                 'return (operators.fold(*gradients, self.shapes["x"][2:], *self.window),)',
                 "return (operators.fold(*gradients, gradients[0].shape[2:], *self.window),)",
-                f"{GRADS} {OPS}",
+                f"{GRADS}::test_unfold",
             ),
             (
                 "return (operators.unfold(*gradients, *self.window),)",
                 "return (2 * operators.unfold(*gradients, *self.window),)",
-                GRADS,
+                f"{GRADS}::test_fold",
             ),
             ('require_tensors("fold", input=self.columns)\n', "pass\n", "tests/test_errors.py"),
         ],
@@ -212,16 +236,16 @@ OTHERS = [
         "tritonconv/functional.py",
         CONV,
         [
-            ('input, "relu", algorithm, weight', "input, None, algorithm, weight", FUSED),
+            ('input, "relu", algorithm, weight', "input, None, algorithm, weight", DEAD),
             (
                 '*conv, "relu", *window, ceil_mode, algorithm)',
                 '*conv, "relu", *window, False, algorithm)',
-                FUSED,
+                POOLS,
             ),
             (
                 "y, _, indices = operators.max_pool(x, *window, ceil_mode, return_indices)",
                 "y, _, indices = operators.max_pool(x, *window, False, return_indices)",
-                POOL,
+                f"{POOL}::test_same_as_torch",
             ),
             ("indices.squeeze(0) if return_indices else indices\n", "indices\n", POOL),
             ("return input.copy_(y) if inplace else y", "return y", f"{POOL}::test_relu_in_place"),
@@ -229,7 +253,7 @@ OTHERS = [
             (
                 "return kernel, steps, (pads[0], pads[0], pads[1], pads[1]), spread",
                 "return kernel, steps, (pads[0], pads[1], pads[0], pads[1]), spread",
-                "tests/test_identities.py",
+                PATCHES,
             ),
             (
                 "tuple(weight.shape[2:]), steps, spread), spread, groups",
@@ -239,7 +263,7 @@ OTHERS = [
             (
                 "    return columns.squeeze(0) if unbatched else columns",
                 "    return columns",
-                "tests/test_identities.py",
+                PATCHES,
             ),
             (
                 "    y = operators.fold(columns.unflatten(2,",
