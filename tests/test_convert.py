@@ -8,9 +8,10 @@ import pickle
 import pytest
 import torch
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import nn
-from tritonconv.convert import Report, convert
+from tritonconv.convert import Report, convert, restore
 
 
 def chain(**kwargs) -> torch.nn.Sequential:
@@ -47,6 +48,30 @@ def assert_same_answer(model: torch.nn.Module, before: torch.nn.Module, x: torch
     torch.testing.assert_close(model(x), before(x))
 
 
+class Operators(TorchDispatchMode):
+    """The names of our operators that run inside the block."""
+
+    def __enter__(self) -> list[str]:
+        self.names: list[str] = []
+        super().__enter__()
+        return self.names
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "tritonconv":
+            self.names.append(func._schema.name.removeprefix("tritonconv::"))
+        return func(*args, **(kwargs or {}))
+
+
+def operators(model: torch.nn.Module, x: torch.Tensor) -> list[str]:
+    with torch.no_grad(), Operators() as names:
+        model(x)
+    return names
+
+
+SWAPPED = ["nn.Conv2d", "nn.ReLU", "nn.MaxPool2d", "nn.Conv2d", "nn.ReLU", "Flatten", "Linear"]  # of chain()
+UNFUSED = ["convolution", "activate", "max_pool"]  # the first three of its layers
+
+
 class Branches(torch.nn.Module):
     """A custom forward: what follows what is known to nobody but itself."""
 
@@ -64,15 +89,16 @@ class Branches(torch.nn.Module):
 # --- what becomes of a chain ---
 
 
-def test_a_chain_is_fused_and_indices_and_keys_stay(device):
+def test_a_chain_is_fused_when_it_is_called_and_its_layers_stay(device):
     model = chain().to(device)
-    before = copy.deepcopy(model)
+    before, layers = copy.deepcopy(model), list(model)
     report = convert(model)
-    fused = ["nn.ConvReLUMaxPool2d", "Identity", "Identity", "nn.ConvReLU2d", "Identity"]
-    assert classes(model) == [*fused, "Flatten", "Linear"]
+    assert classes(model) == SWAPPED
+    assert all(now is then for now, then in zip(model, layers, strict=True))
     assert list(model.state_dict()) == list(before.state_dict())
-    assert names(report.fused) == ["0", "1", "2", "3", "4"]
-    assert report.swapped == report.left == ()
+    assert report.fused == (("0", "1", "2"), ("3", "4"))
+    assert names(report.swapped) == ["0", "1", "2", "3", "4"] and report.left == ()
+    assert operators(model, picture(device)) == ["convolution_max_pool", "convolution"]
     assert_same_answer(model, before, picture(device))
 
 
@@ -80,10 +106,11 @@ def test_without_fuse_layers_are_only_swapped(device):
     model = chain().to(device)
     before = copy.deepcopy(model)
     report = convert(model, fuse=False)
-    assert classes(model) == ["nn.Conv2d", "nn.ReLU", "nn.MaxPool2d", "nn.Conv2d", "nn.ReLU", "Flatten", "Linear"]
+    assert classes(model) == SWAPPED and type(model) is torch.nn.Sequential
+    assert report.fused == ()
     assert names(report.swapped) == ["0", "1", "2", "3", "4"]
     assert set(reasons(report).values()) == {""}
-    assert repr(model) == repr(before)
+    assert operators(model, picture(device)) == [*UNFUSED, "convolution", "activate"]
     assert_same_answer(model, before, picture(device))
 
 
@@ -114,7 +141,7 @@ def test_every_argument_of_the_layers_survives_fusion(device):
     ).to(device, torch.float64)
     before = copy.deepcopy(model)
     convert(model)
-    assert classes(model) == ["nn.ConvReLUMaxPool2d", "Identity", "Identity"]
+    assert operators(model, picture(device, 2)) == ["convolution_max_pool"]
     assert_same_answer(model, before, picture(device, 2))
 
 
@@ -131,9 +158,9 @@ def test_chains_in_nested_and_named_sequentials_are_found():
     model = torch.nn.Module()
     model.body = torch.nn.Sequential(torch.nn.Sequential(collections.OrderedDict(layers)), torch.nn.Dropout())
     report = convert(model)
-    assert names(report.fused) == ["body.0.conv", "body.0.relu", "body.0.pool"]
-    assert reasons(report)["body.0.pool"] == "fused into body.0.conv"
-    assert type(model.body[0].conv) is nn.ConvReLUMaxPool2d
+    assert report.fused == (("body.0.conv", "body.0.relu", "body.0.pool"),)
+    assert str(report).splitlines()[-2] == "  in body.0: conv + relu + pool"
+    assert operators(model.body, torch.zeros(1, 1, 8, 8)) == ["convolution_max_pool"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +170,13 @@ def test_layers_with_something_between_are_not_fused(between):
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), between, torch.nn.ReLU(), torch.nn.MaxPool2d(2))
     report = convert(model)
     assert classes(model) == ["nn.Conv2d", type(between).__name__, "nn.ReLU", "nn.MaxPool2d"]
-    assert reasons(report)["0"] == "not fused: no ReLU follows"
+    assert reasons(report)["0"] == f"not fused: {type(between).__name__} follows"
+    assert report.fused == ()
+
+
+def test_a_convolution_at_the_end_is_told_so():
+    report = convert(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
+    assert reasons(report) == {"0": "not fused: nothing follows"}
 
 
 def test_a_custom_forward_is_swapped_and_not_fused(device):
@@ -155,18 +188,62 @@ def test_a_custom_forward_is_swapped_and_not_fused(device):
     assert_same_answer(model, before, picture(device))
 
 
-def test_a_sequential_that_may_run_its_layers_in_another_way_is_not_fused():
-    class Reversed(torch.nn.Sequential):
-        def forward(self, x):
-            for layer in reversed(list(self)):
-                x = layer(x)
-            return x
+class Block(torch.nn.Sequential):
+    """As libraries of models have it: a constructor of its own, nn.Sequential's forward."""
 
-    patched = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
-    patched.forward = lambda x: patched[0](x)
-    for model in (Reversed(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()), patched):
-        convert(model)
-        assert classes(model) == ["nn.Conv2d", "nn.ReLU"]
+    def __init__(self, channels: int) -> None:
+        super().__init__(torch.nn.Conv2d(1, channels, 3), torch.nn.ReLU(inplace=True))
+
+
+def test_a_subclass_of_sequential_with_its_forward_is_fused(device):
+    model = torch.nn.Sequential(Block(2), torch.nn.MaxPool2d(2)).to(device, torch.float64)
+    before = copy.deepcopy(model)
+    report = convert(model)
+    assert report.fused == (("0.0", "0.1"),)
+    assert isinstance(model[0], Block) and repr(model[0]).startswith("Block(\n  (0): tritonconv.nn.Conv2d(1, 2,")
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(twin[0]) is type(model[0])
+        assert operators(twin, picture(device)) == ["convolution", "max_pool"]
+        assert_same_answer(twin, before, picture(device))
+    assert convert(model).fused == report.fused
+    assert type(pickle.loads(pickle.dumps(restore(model) and model))[0]) is Block
+
+
+class Reversed(torch.nn.Sequential):
+    def forward(self, x):
+        for layer in reversed(list(self)):
+            x = layer(x)
+        return x
+
+
+class Backwards(torch.nn.Sequential):
+    def __iter__(self):
+        return reversed(self._modules.values())
+
+
+class Registered(torch.nn.Sequential):
+    def __init_subclass__(cls) -> None:
+        raise AssertionError("a subclass that its author does not know of")
+
+
+class Reduced(torch.nn.Sequential):
+    def __reduce__(self):
+        return Reduced, tuple(self)
+
+
+@pytest.mark.parametrize("kind", [Reversed, Backwards, Registered, Reduced])
+def test_a_sequential_that_may_do_something_else_is_not_fused(kind):
+    model = kind(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
+    report = convert(model)
+    assert classes(model) == ["nn.Conv2d", "nn.ReLU"] and type(model) is kind
+    assert report.fused == ()
+    assert reasons(report)["0"] == "not fused: only an nn.Sequential tells what follows"
+
+
+def test_a_sequential_whose_forward_was_replaced_is_not_fused():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
+    model.forward = lambda x: model[0](x)
+    assert convert(model).fused == () and type(model) is torch.nn.Sequential
 
 
 def test_pooling_that_returns_indices_is_swapped_not_fused(device):
@@ -174,8 +251,8 @@ def test_pooling_that_returns_indices_is_swapped_not_fused(device):
     model = model.to(device, torch.float64)
     before = copy.deepcopy(model)
     report = convert(model)
-    assert classes(model) == ["nn.ConvReLU2d", "Identity", "nn.MaxPool2d"]
-    assert reasons(report)["0"] == "takes over 1; pooling not fused: 2 returns indices"
+    assert report.fused == (("0", "1"),)
+    assert reasons(report)["0"] == "pooling not fused: 2 returns indices"
     assert_same_answer(model, before, picture(device))
 
 
@@ -190,10 +267,6 @@ def test_the_root_may_be_a_layer():
 # --- hooks, sharing, filter ---
 
 
-def record(seen: list):
-    return lambda module, *args: seen.append(type(module).__name__)
-
-
 @pytest.mark.parametrize(
     "register",
     [
@@ -201,23 +274,41 @@ def record(seen: list):
         "register_forward_pre_hook",
         "register_full_backward_hook",
         "register_full_backward_pre_hook",
-        "register_state_dict_post_hook",
     ],
 )
 @pytest.mark.parametrize(
     "hooked, expected",
+    [(0, UNFUSED), (1, UNFUSED), (2, ["convolution", "max_pool"])],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_layer_with_a_hook_is_not_fused(register, hooked, expected, when, device):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)).to(device).double()
+    if when == "after":
+        convert(model)
+    handle = getattr(model[hooked], register)(lambda *_: None)
+    report = convert(model)
+    assert f"not fused: {hooked} has hooks" in reasons(report)["0"]
+    assert operators(model, picture(device)) == expected
+    handle.remove()
+    assert operators(model, picture(device)) == ["convolution_max_pool"]
+
+
+@pytest.mark.parametrize(
+    "register",
     [
-        (0, ["nn.Conv2d", "nn.ReLU", "nn.MaxPool2d"]),
-        (1, ["nn.Conv2d", "nn.ReLU", "nn.MaxPool2d"]),
-        (2, ["nn.ConvReLU2d", "Identity", "nn.MaxPool2d"]),
+        torch.nn.modules.module.register_module_forward_hook,
+        torch.nn.modules.module.register_module_forward_pre_hook,
+        torch.nn.modules.module.register_module_full_backward_hook,
     ],
 )
-def test_a_layer_with_a_hook_is_not_fused(register, hooked, expected):
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
-    getattr(model[hooked], register)(record([]))
-    report = convert(model)
-    assert classes(model) == expected
-    assert f"not fused: {hooked} has hooks" in reasons(report)["0"]
+def test_a_hook_for_all_modules_meets_every_layer(register, device):
+    model = chain().to(device)
+    convert(model)
+    handle = register(lambda *_: None)
+    try:
+        assert operators(model, picture(device))[:3] == UNFUSED
+    finally:
+        handle.remove()
 
 
 def test_hooks_still_see_what_they_saw(device):
@@ -231,60 +322,67 @@ def test_hooks_still_see_what_they_saw(device):
     torch.testing.assert_close(*values)
 
 
-@pytest.mark.parametrize(
-    "give",
-    [
-        lambda relu: relu.register_buffer("calls", torch.zeros(())),
-        lambda relu: relu.register_parameter("calls", torch.nn.Parameter(torch.zeros(()))),
-        lambda relu: relu.add_module("calls", torch.nn.Identity()),
-    ],
-    ids=["buffer", "parameter", "module"],
-)
-def test_a_relu_with_a_state_keeps_it(give):
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
-    give(model[1])
-    keys = list(model.state_dict())
-    report = convert(model)
-    assert classes(model) == ["nn.Conv2d", "nn.ReLU"]
-    assert reasons(report)["0"] == "not fused: 1 holds a state of its own"
-    assert hasattr(model[1], "calls") and list(model.state_dict()) == keys
-
-
-def test_a_shared_convolution_is_swapped_not_fused(device):
-    conv = torch.nn.Conv2d(1, 1, 3, padding=1)
-    model = torch.nn.Sequential(conv, torch.nn.ReLU(), conv, torch.nn.MaxPool2d(2)).to(device, torch.float64)
+def test_a_shared_layer_is_fused_where_it_can_be(device):
+    conv, relu = torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.ReLU()
+    layers = (conv, relu, conv, torch.nn.MaxPool2d(2), conv, relu, torch.nn.Flatten(), torch.nn.Linear(9, 9), relu)
+    model = torch.nn.Sequential(*layers).to(device, torch.float64)
     before = copy.deepcopy(model)
     report = convert(model)
-    assert classes(model) == ["nn.Conv2d", "nn.ReLU", "nn.MaxPool2d"]  # children() names the shared one once
-    assert names(report.swapped) == ["0", "1", "3"]
-    assert reasons(report)["0"] == "not fused: registered in 2 places"
+    assert report.fused == (("0", "1"), ("4", "5"))
+    assert names(report.swapped) == ["0", "1", "3"]  # a layer has one row, at its first place
+    assert operators(model, picture(device)) == ["convolution", "convolution", "max_pool", "convolution", "activate"]
     assert_same_answer(model, before, picture(device))
 
 
-def test_a_convolution_that_a_slice_reaches_is_not_fused():
-    """A network whose features are tapped through a second container, as perceptual losses do."""
-    model = torch.nn.Module()
-    model.features = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
-    model.tap = model.features[:1]
-    report = convert(model)
-    assert classes(model.features) == ["nn.Conv2d", "nn.ReLU"]
-    assert reasons(report)["features.0"] == "not fused: registered in 2 places"
+def test_a_slice_taken_before_answers_what_it_did(device):
+    model = chain().to(device)
+    x = picture(device)
+    slices = [model[:i] for i in range(1, 6)]
+    expected = [stem(x) for stem in slices]
+    convert(model)
+    for stem, value in zip([*slices, *(model[:i] for i in range(1, 6))], expected * 2, strict=True):
+        torch.testing.assert_close(stem(x), value)
 
 
-def test_a_shared_relu_is_fused_where_it_follows_a_convolution_and_works_elsewhere(device):
-    relu = torch.nn.ReLU()
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 1, 3), relu, torch.nn.Conv2d(1, 1, 3), relu, torch.nn.Flatten(), torch.nn.Linear(4, 2), relu
-    ).to(device, torch.float64)
+def test_a_loop_over_the_layers_meets_what_it_met(device):
+    """A tap after each layer, as perceptual losses have it."""
+    model = chain().to(device)
+    before, x = copy.deepcopy(model), picture(device)
+    y = x
+    convert(model)
+    for ours, theirs in zip(model, before, strict=True):
+        x, y = ours(x), theirs(y)
+        torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["forward", "_conv_forward"])
+def test_a_layer_whose_forward_was_replaced_keeps_it_and_the_relu_after_it(name, when, device):
+    """Circular padding put into a layer of a network, as for images that tile."""
+
+    def circular(self, x, weight=None, bias=None):
+        x = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="circular")
+        return torch.nn.functional.conv2d(x, self.weight, self.bias)
+
+    model = chain().to(device)
     before = copy.deepcopy(model)
+    if when == "after":
+        convert(model)
+    for each in (model, before):
+        setattr(each[0], name, circular.__get__(each[0]))
     report = convert(model)
-    assert [type(layer).__name__ for layer in model] == (
-        ["ConvReLU2d", "Identity", "ConvReLU2d", "Identity", "Flatten", "Linear", "ReLU"]
-    )
-    assert model[6] is relu
-    assert names(report.fused) == ["0", "1", "2", "3"]
-    assert names(report.swapped) == ["6"]
+    assert report.fused == (("3", "4"),)
     assert_same_answer(model, before, picture(device))
+
+
+def test_a_method_replaced_in_a_class_is_called(device, monkeypatch):
+    model = chain().to(device)
+    convert(model)
+    calls = []
+    forward = torch.nn.Conv2d.forward
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: calls.append(self) or forward(self, x))
+    assert operators(model, picture(device))[:3] == UNFUSED
+    assert calls == [model[0], model[3]]
 
 
 def test_a_container_registered_twice_is_converted_once():
@@ -293,7 +391,7 @@ def test_a_container_registered_twice_is_converted_once():
     model.twin = model.encoder
     report = convert(model)
     assert model.twin is model.encoder
-    assert classes(model.encoder) == ["nn.ConvReLU2d", "Identity"]
+    assert report.fused == (("encoder.0", "encoder.1"),)
     assert names(report.rows) == ["encoder.0", "encoder.1"]
 
 
@@ -317,12 +415,8 @@ def test_aliases_and_ties_stay(device):
         ),
         (
             "2",
-            ["nn.ConvReLU2d", "Identity", "MaxPool2d"],
-            {
-                "0": "takes over 1; pooling not fused: 2: left by filter_fn",
-                "1": "fused into 0",
-                "2": "left by filter_fn",
-            },
+            ["nn.Conv2d", "nn.ReLU", "MaxPool2d"],
+            {"0": "pooling not fused: 2: left by filter_fn", "1": "", "2": "left by filter_fn"},
         ),
     ],
 )
@@ -347,7 +441,7 @@ def test_the_filter_is_asked_for_supported_layers_under_each_name():
 def test_the_filter_is_asked_for_layers_that_are_ours_already():
     model = torch.nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), torch.nn.ReLU())
     report = convert(model, filter_fn=lambda layer, name: name != "0")
-    assert classes(model) == ["nn.Conv2d", "nn.ReLU", "nn.ConvReLU2d", "Identity"]
+    assert classes(model) == ["nn.Conv2d", "nn.ReLU", "nn.Conv2d", "nn.ReLU"]
     assert reasons(report)["0"] == "left by filter_fn"
 
 
@@ -358,9 +452,9 @@ def parametrized() -> torch.nn.Module:
     return parametrizations.weight_norm(torch.nn.Conv2d(1, 2, 3))
 
 
-def patched() -> torch.nn.Module:
+def with_its_own(name: str) -> torch.nn.Module:
     layer = torch.nn.Conv2d(1, 2, 3)
-    layer.forward = lambda x: x
+    setattr(layer, name, lambda x, *_: x)
     return layer
 
 
@@ -390,7 +484,8 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: type("Leaky", (torch.nn.ReLU,), {})(), "a subclass of torch.nn's layer"),
         (lambda: with_tensor_subclass("weight"), "weight is a TensorSubclass, not a plain tensor"),
         (lambda: with_tensor_subclass("bias"), "bias is a TensorSubclass, not a plain tensor"),
-        (patched, "its forward was replaced on the object"),
+        (lambda: with_its_own("forward"), "its forward was replaced on the object"),
+        (lambda: with_its_own("_conv_forward"), "its forward was replaced on the object"),
         (lambda: torch.nn.Conv1d(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.Conv3d(1, 2, 3), "not supported yet"),
         (lambda: torch.nn.ConvTranspose2d(1, 2, 3), "not supported yet"),
@@ -445,7 +540,7 @@ def test_other_layers_are_not_listed():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm2d(2), torch.nn.Sigmoid(), torch.nn.Flatten())
     report = convert(model)
     assert report.rows == ()
-    assert str(report).endswith("0 swapped, 0 fused into 0, 0 left")
+    assert str(report).endswith("0 swapped, 0 left, 0 fused where they are called")
 
 
 # --- twice, wrong calls, failures ---
@@ -456,14 +551,15 @@ def test_converting_twice_changes_nothing_more():
     convert(model)
     shown, kinds = repr(model), classes(model)
     report = convert(model)
-    assert report.swapped == report.fused == ()
-    assert reasons(report) == dict.fromkeys(["0", "3"], "tritonconv's already")
+    assert report.swapped == ()
+    assert report.fused == (("0", "1", "2"), ("3", "4"))
+    assert reasons(report) == dict.fromkeys(["0", "1", "2", "3", "4"], "tritonconv's already")
     assert (repr(model), classes(model)) == (shown, kinds)
 
 
 def test_a_layer_of_ours_that_is_not_fused_is_told_why():
     report = convert(torch.nn.Sequential(nn.Conv2d(1, 2, 3), torch.nn.Flatten()))
-    assert reasons(report) == {"0": "tritonconv's already; not fused: no ReLU follows"}
+    assert reasons(report) == {"0": "tritonconv's already; not fused: Flatten follows"}
 
 
 def test_what_was_only_swapped_can_be_fused_later(device):
@@ -472,15 +568,14 @@ def test_what_was_only_swapped_can_be_fused_later(device):
     convert(model, fuse=False)
     model[0].algorithm = "direct"
     report = convert(model)
-    assert names(report.fused) == ["0", "1", "2", "3", "4"]
-    assert type(model[0]) is nn.ConvReLUMaxPool2d
+    assert report.fused == (("0", "1", "2"), ("3", "4"))
     assert model[0].algorithm == "direct"
     assert_same_answer(model, before, picture(device))
 
 
 def test_a_chain_of_both_houses_is_fused():
     model = torch.nn.Sequential(nn.Conv2d(1, 2, 3), torch.nn.ReLU(), nn.MaxPool2d(2))
-    assert names(convert(model).fused) == ["0", "1", "2"]
+    assert convert(model).fused == (("0", "1", "2"),)
 
 
 def test_a_wrong_model_or_filter_is_named():
@@ -531,8 +626,7 @@ def test_a_convolution_pruned_by_a_hook_is_swapped(device):
     prune.l1_unstructured(model[0], "weight", amount=0.5)
     x = picture(device)
     before = model(x)
-    convert(model)
-    assert classes(model) == ["nn.Conv2d", "nn.ReLU"]
+    assert convert(model).fused == ()
     torch.testing.assert_close(model(x), before)
 
 
@@ -542,9 +636,11 @@ def test_a_converted_layer_can_be_parametrized(device):
     x = picture(device)
     before = model(x)
     parametrizations.weight_norm(model[0])
+    assert operators(model, x)[:3] == UNFUSED
     torch.testing.assert_close(model(x), before)
+    assert reasons(restore(model))["0"] == "parametrized: remove its parametrizations first"
     torch.nn.utils.parametrize.remove_parametrizations(model[0], "weight")
-    assert type(model[0]) is nn.ConvReLUMaxPool2d
+    assert type(model[0]) is nn.Conv2d
 
 
 # --- the report ---
@@ -554,27 +650,75 @@ def test_the_report_is_a_table():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(1, 2, 3),
         torch.nn.ReLU(),
-        torch.nn.Conv2d(2, 2, 1),
+        *(torch.nn.Conv2d(2, 2, 1) for _ in range(4)),
         torch.nn.AvgPool2d(2),
         torch.nn.Linear(2, 2),
     )
     report = convert(model)
     assert str(report).splitlines() == [
-        "layer  was                 became                    why",
-        "0      torch.nn.Conv2d     tritonconv.nn.ConvReLU2d  takes over 1",
-        "1      torch.nn.ReLU       torch.nn.Identity         fused into 0",
-        "2      torch.nn.Conv2d     tritonconv.nn.Conv2d      not fused: no ReLU follows",
-        "3      torch.nn.AvgPool2d  left                      not supported yet",
-        "1 swapped, 2 fused into 1, 1 left",
+        "layer    was                 became                why",
+        "0        torch.nn.Conv2d     tritonconv.nn.Conv2d",
+        "1        torch.nn.ReLU       tritonconv.nn.ReLU",
+        "2, 3, 4  torch.nn.Conv2d     tritonconv.nn.Conv2d  not fused: Conv2d follows",
+        "5        torch.nn.Conv2d     tritonconv.nn.Conv2d  not fused: AvgPool2d follows",
+        "6        torch.nn.AvgPool2d  left                  not supported yet",
+        "6 swapped, 1 left, 1 fused where they are called",
+        "  in (the model): 0 + 1",
+        "tritonconv.restore(model) swaps back, as ONNX export, quantization and torch.jit.script need it",
     ]
-    assert report.swapped + report.fused + report.left == (report.rows[2], *report.rows[:2], report.rows[3])
+    assert report.swapped + report.left == report.rows
     assert report.left[0].before == report.left[0].after == "torch.nn.AvgPool2d"
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.rows = ()
+
+
+def test_many_equal_rows_and_containers_are_one_line():
+    lines = str(convert(torch.nn.Sequential(*(Block(1) for _ in range(5))))).splitlines()
+    assert lines[1].split("  ")[0] == "0.0, 1.0 and 3 more" and lines[2].split("  ")[0] == "0.1, 1.1 and 3 more"
+    assert lines[3:5] == ["10 swapped, 0 left, 5 fused where they are called", "  in 0, 1 and 3 more: 0 + 1"]
+
+
+def test_a_forward_that_calls_torchs_functions_is_told():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return [torch.relu(torch.nn.functional.max_pool2d(y, 2)) for y in (x, x)]
+
+    report = convert(torch.nn.Sequential(Net(), Net()))
+    ((kind, calls),) = report.calls
+    assert kind.endswith("Net") and calls == ("torch.relu", "torch.nn.functional.max_pool2d")
+    assert f"torch's own: the forward of {kind} calls {', '.join(calls)}; tritonconv.patched()" in str(report)
 
 
 def test_rows_stand_in_the_models_order():
     chain = (torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
     report = convert(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3)))
     assert names(report.rows) == ["0", "1", "2", "3", "4", "5"]
-    assert names(report.swapped) == ["1", "5"]
+    assert names(report.left) == ["0"]
+
+
+# --- restore ---
+
+
+def test_restore_undoes_it(device):
+    model = torch.nn.Sequential(chain(), Block(2).double()).to(device)
+    before = copy.deepcopy(model)
+    modules = list(model.modules())
+    convert(model)
+    model[0][0].algorithm = "direct"
+    report = restore(model)
+    assert repr(model) == repr(before)
+    assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
+    assert [set(vars(m)) for m in model.modules()] == [set(vars(m)) for m in before.modules()]
+    assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
+    assert names(report.swapped) == ["0.0", "0.1", "0.2", "0.3", "0.4", "1.0", "1.1"]
+    assert str(report).endswith("7 swapped, 0 left, 0 fused where they are called")
+
+
+def test_restore_names_what_it_leaves():
+    class Mine(nn.Conv2d):
+        pass
+
+    model = torch.nn.Sequential(nn.ConvReLU2d(1, 2, 3), Mine(2, 2, 3), torch.nn.Linear(2, 2))
+    assert reasons(restore(model)) == {"0": "torch.nn has no such layer", "1": "a subclass of ours"}
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, but got list"):
+        restore([model])

@@ -4,6 +4,7 @@ Values and gradients are compared in float64, where assert_close's own tolerance
 few dozen products; what the kernels do in other dtypes is their own tests' business.
 """
 
+import collections
 import copy
 import inspect
 import pickle
@@ -61,7 +62,7 @@ def seeded(build, *args, **kwargs) -> torch.nn.Module:
 @each_convolution
 def test_conv2d_is_built_as_torch_builds_it(arguments):
     ours, theirs = seeded(nn.Conv2d, **arguments), seeded(torch.nn.Conv2d, **arguments)
-    assert repr(ours) == repr(theirs)
+    assert repr(ours) == f"tritonconv.nn.{theirs}"
     assert isinstance(ours, torch.nn.Conv2d)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
@@ -79,22 +80,22 @@ def test_the_constructor_takes_torchs_arguments_in_torchs_order(ours, theirs):
 
 @each_pool
 def test_max_pool2d_is_built_as_torch_builds_it(arguments):
-    assert repr(nn.MaxPool2d(**arguments)) == repr(torch.nn.MaxPool2d(**arguments))
+    assert repr(nn.MaxPool2d(**arguments)) == f"tritonconv.nn.{torch.nn.MaxPool2d(**arguments)}"
 
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_relu_is_built_as_torch_builds_it(inplace):
-    assert repr(nn.ReLU(inplace)) == repr(torch.nn.ReLU(inplace))
+    assert repr(nn.ReLU(inplace)) == f"tritonconv.nn.{torch.nn.ReLU(inplace)}"
 
 
 def test_repr_names_what_torch_does_not_have():
     assert repr(nn.Conv2d(1, 2, 3, algorithm="direct")) == (
-        "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), algorithm=direct)"
+        "tritonconv.nn.Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), algorithm=direct)"
     )
-    assert repr(nn.ConvReLU2d(1, 2, 3)) == "ConvReLU2d(1, 2, kernel_size=(3, 3), stride=(1, 1))"
+    assert repr(nn.ConvReLU2d(1, 2, 3)) == "tritonconv.nn.ConvReLU2d(1, 2, kernel_size=(3, 3), stride=(1, 1))"
     assert repr(nn.ConvReLUMaxPool2d(1, 2, 3, pool_kernel_size=2)) == (
-        "ConvReLUMaxPool2d(1, 2, kernel_size=(3, 3), stride=(1, 1), pool_kernel_size=2, pool_stride=2, pool_padding=0, "
-        "pool_dilation=1, ceil_mode=False)"
+        "tritonconv.nn.ConvReLUMaxPool2d(1, 2, kernel_size=(3, 3), stride=(1, 1), pool_kernel_size=2, pool_stride=2, "
+        "pool_padding=0, pool_dilation=1, ceil_mode=False)"
     )
 
 
@@ -137,7 +138,7 @@ def test_a_pickled_layer_without_parameters_is_the_same_layer(layer):
 def test_an_object_that_never_saw_our_constructor_has_an_algorithm():
     layer = torch.nn.Conv2d(1, 2, 3)
     layer.__class__ = nn.Conv2d
-    assert repr(layer) == repr(torch.nn.Conv2d(1, 2, 3))
+    assert repr(layer) == f"tritonconv.nn.{torch.nn.Conv2d(1, 2, 3)}"
     assert layer.algorithm == "auto"
 
 
@@ -305,3 +306,65 @@ def test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels(kind, launc
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64, device=device)
     torch.testing.assert_close(layer(x), theirs(x))
     assert launches
+
+
+# --- Sequential ---
+
+
+def fused_chain(device) -> tuple[torch.nn.Module, torch.Tensor]:
+    layers = (nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(*layers).to(device), torch.randn(2, 2, 6, 6, device=device)
+
+
+def test_sequential_takes_what_torchs_takes():
+    assert nn.Sequential(torch.nn.Identity(), torch.nn.Identity())(("any", "thing")) == ("any", "thing")
+    assert nn.Sequential()(x := torch.zeros(1)) is x
+    with pytest.raises(TypeError, match=r"conv2d.*input.*must be Tensor"):
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())("an image")
+
+
+def test_sequential_is_built_as_torch_builds_it():
+    layers = {"a": torch.nn.Identity(), "b": torch.nn.Identity()}
+    ours, theirs = (kind(collections.OrderedDict(layers)) for kind in (nn.Sequential, torch.nn.Sequential))
+    assert repr(ours) == f"tritonconv.nn.{theirs}" and type(ours[:1]) is nn.Sequential
+
+
+def test_a_layer_compiled_by_itself_is_called(device):
+    model, x = fused_chain(device)
+    model.requires_grad_(False)
+    expected = model(x)
+    calls = []
+    model[1].compile(backend=lambda graph, inputs: calls.append(1) or graph.forward)
+    assert torch.equal(model(x), expected) and calls == [1]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's unflatten, of torch's own
+def test_an_exported_sequential_is_fused(device):
+    model, x = fused_chain(device)
+    exported = torch.export.export(model, (x,))
+    targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert targets[0] == "tritonconv.convolution_max_pool.default" and len(targets) < 4
+    for again in (exported.module(), torch.export.unflatten(exported)):
+        assert torch.equal(again(x), model(x))
+
+
+def test_a_compiled_sequential_is_fused(device):
+    model, x = fused_chain(device)
+    seen = []
+
+    def backend(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    torch.testing.assert_close(torch.compile(model, backend=backend, fullgraph=True)(x), model(x), rtol=0, atol=0)
+    assert "tritonconv.convolution_max_pool.default" in seen or "tritonconv.convolution_max_pool" in seen
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_sequential_gives_the_same(device):
+    model, x = fused_chain(device)
+    assert torch.equal(torch.jit.trace(model, x)(x), model(x))
+    graph = torch.fx.symbolic_trace(model)
+    assert torch.equal(graph(x), model(x))
+    functions = [node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"]
+    assert functions == ["conv2d", "relu", "max_pool2d"]

@@ -1,4 +1,4 @@
-"""Swap and fuse the layers of an existing model in place, with a report of what was done and why.
+"""Swap the layers of an existing model for ours in place, with a report of what was done and why; and swap them back.
 
 A layer is swapped by giving the very object our class (docs/decisions/0003-convert-in-place.md), so its parameters,
 hooks and aliases, and any optimizer over them, stay valid. First everything is decided, then everything is applied:
@@ -7,6 +7,7 @@ an error leaves the model untouched.
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -15,16 +16,18 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from tritonconv import nn
+from tritonconv.patching import calls_of
 from tritonconv.problems import DTYPES
 
-__all__ = ["Report", "Row", "convert"]
+__all__ = ["Report", "Row", "convert", "restore"]
 
 Filter = Callable[[torch.nn.Module, str], bool]
 
 SWAPS: dict[type, type] = {torch.nn.Conv2d: nn.Conv2d, torch.nn.MaxPool2d: nn.MaxPool2d, torch.nn.ReLU: nn.ReLU}
-OURS = (*SWAPS.values(), nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
-IDENTITY = "torch.nn.Identity"
+FUSED = (nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
+OURS = (*SWAPS.values(), *FUSED)
 NOT_YET = ("torch.nn.modules.conv", "torch.nn.modules.pooling", "torch.nn.modules.fold")  # their layers are reported
+RESTORE = "tritonconv.restore(model) swaps back, as ONNX export, quantization and torch.jit.script need it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Row:
     """One layer: its name in the model ("" is the model itself), what was done, its class before and after, and why."""
 
     name: str
-    action: Literal["swapped", "fused", "left"]
+    action: Literal["swapped", "left"]
     before: str
     after: str
     reason: str = ""
@@ -40,20 +43,20 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `convert` did: a row a layer, in the model's order. `print(report)` shows it as a table.
+    """What `convert` or `restore` did. `print(report)` shows it as a table, equal rows as one.
 
-    A fused layer has one row for each of its members: the convolution becomes the fused layer, the others Identity.
+    `rows` has a layer each, in the model's order. `fused` has the names of the layers that an nn.Sequential runs as one
+    operator, in its order: what `convert` saw; hooks added later undo it. `calls` has what a module's forward calls of
+    torch.nn.functional that `tritonconv.patched` would run on our kernels: its name, and the functions.
     """
 
     rows: tuple[Row, ...]
+    fused: tuple[tuple[str, ...], ...] = ()
+    calls: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def swapped(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.action == "swapped")
-
-    @property
-    def fused(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.action == "fused")
 
     @property
     def left(self) -> tuple[Row, ...]:
@@ -61,100 +64,107 @@ class Report:
 
     def __str__(self) -> str:
         lines = [("layer", "was", "became", "why")]
-        for row in self.rows:
-            after = "left" if row.action == "left" else row.after
-            lines.append((row.name or "(the model)", row.before, after, row.reason))
+        for row, names in _grouped((dataclasses.replace(row, name=""), row.name) for row in self.rows):
+            lines.append((names, row.before, "left" if row.action == "left" else row.after, row.reason))
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         table = ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in lines]
-        into = sum(row.after != IDENTITY for row in self.fused)
-        summary = f"{len(self.swapped)} swapped, {len(self.fused)} fused into {into}, {len(self.left)} left"
-        return "\n".join([*table, summary])
+        return "\n".join([*table, *self._summary()])
 
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a module is registered: `parent` holds it as its attribute `slot`. The model itself has no parent."""
-
-    name: str
-    parent: torch.nn.Module | None
-    slot: str
-    module: torch.nn.Module
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chain:
-    """A convolution, and the ReLU and pooling after it that it takes over (`absorbed`)."""
-
-    conv: _Place
-    absorbed: tuple[_Place, ...]
-    reason: str = ""
-
-    @property
-    def after(self) -> type:
-        return nn.ConvReLU2d if len(self.absorbed) == 1 else nn.ConvReLUMaxPool2d
+    def _summary(self) -> Iterator[str]:
+        yield f"{len(self.swapped)} swapped, {len(self.left)} left, {len(self.fused)} fused where they are called"
+        runs = collections.defaultdict(list)
+        for names in self.fused:
+            runs[names[0].rpartition(".")[0]].append(" + ".join(name.rpartition(".")[2] for name in names))
+        for members, containers in _grouped((", ".join(each), container) for container, each in runs.items()):
+            yield f"  in {containers}: {members}"
+        for functions, kinds in _grouped((", ".join(functions), name) for name, functions in self.calls):
+            yield f"torch's own: the forward of {kinds} calls {functions}; tritonconv.patched() sends these to ours"
+        if any(row.after.startswith("tritonconv.") for row in self.swapped):
+            yield RESTORE
 
 
 def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None = None) -> Report:
     """Put the Conv2d, MaxPool2d and ReLU layers of `model` on tritonconv's kernels, in place.
 
     Swapped are objects whose class is exactly torch.nn's; subclasses, parametrized, lazy, quantized and scripted ones
-    are left. With `fuse`, a Conv2d → ReLU (→ MaxPool2d) that follow one another in an nn.Sequential, torch's or ours,
-    become one ConvReLU2d or ConvReLUMaxPool2d at the convolution's place. The other places get an Identity, so that
-    indices and state_dict keys stay. Layers with hooks and convolutions registered in two places are not fused.
-    Parameters stay the same objects: optimizers go on. A layer for which `filter_fn(layer, name)` is false is left.
+    are left. Each stays the layer it was, with its name, hooks and parameters: optimizers go on. A layer for which
+    `filter_fn(layer, name)` is false is left.
 
-    What a custom forward does between its layers cannot be known: they are swapped, not fused. A forward that takes
-    single layers out of an nn.Sequential (to tap what a convolution answers, say) wants fuse=False. Convert before the
-    first call of torch.compile: a graph compiled earlier may go on with torch's layers.
+    With `fuse`, an nn.Sequential, or a subclass with its forward, in which a ReLU follows a convolution becomes
+    `tritonconv.nn.Sequential`: when it is called, it runs a Conv2d → ReLU (→ MaxPool2d) as one operator where nothing
+    can tell. What a custom forward does between its layers cannot be known: they are swapped, not fused.
 
-    Returns a Report: every layer swapped, fused or left, and why. Layers of other kinds (Linear, ...) are not listed.
+    Convert before the first call of torch.compile: a graph compiled earlier may go on with torch's layers.
+
+    Returns a Report: every layer swapped or left, why, and what is fused where. Layers of other kinds (Linear, ...) are
+    not listed.
 
     Raises:
         TypeError: model is not an nn.Module, or filter_fn is not callable.
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, but got {type(model).__name__}")
+    _require_module(model)
     if filter_fn is not None and not callable(filter_fn):
         raise TypeError(f"filter_fn must be callable or None, but got {type(filter_fn).__name__}")
-    places = list(_places(model))
     left = _left(model, filter_fn)
-    chains, unfused = _chains(places, left) if fuse else ([], {})
-    rows: dict[_Place, Row] = {}
-    for chain in chains:
-        conv, before = chain.conv, _name(type(chain.conv.module))
-        members = f"takes over {', '.join(place.name for place in chain.absorbed)}"
-        rows[conv] = Row(conv.name, "fused", before, _name(chain.after), _join(members, chain.reason))
-        for place in chain.absorbed:
-            rows[place] = Row(place.name, "fused", _name(type(place.module)), IDENTITY, f"fused into {conv.name}")
-    swaps: dict[torch.nn.Module, type] = {}
-    listed = set()
-    for place in places:
-        module, kind = place.module, type(place.module)
-        if place in rows or module in listed:
-            continue
-        listed.add(module)
+    swaps = {module: SWAPS[type(module)] for module in model.modules() if type(module) in SWAPS and module not in left}
+    classes = {module: type(module) for module in model.modules()}
+    if fuse:
+        becoming = classes | swaps
+        for container in model.modules():
+            kinds = [becoming[layer] for layer in container._modules.values() if layer is not None]
+            if (nn.Conv2d, nn.ReLU) in itertools.pairwise(kinds) and (kind := _fusing(container)):
+                swaps[container] = kind
+    for module, ours in swaps.items():
+        module.__class__ = ours
+    fused, reasons = _fused(model, left)
+    rows = []
+    for name, module in model.named_modules():
+        before, after = classes[module], type(module)
         if module in left:
-            rows[place] = Row(place.name, "left", _name(kind), _name(kind), left[module])
-        elif kind in SWAPS:
-            swaps[module] = SWAPS[kind]
-            rows[place] = Row(place.name, "swapped", _name(kind), _name(SWAPS[kind]), unfused.get(module, ""))
-        elif kind in OURS:
-            reason = _join("tritonconv's already", unfused.get(module, ""))
-            rows[place] = Row(place.name, "left", _name(kind), _name(kind), reason)
-    _apply(swaps, chains)
-    return Report(tuple(rows[place] for place in places if place in rows))
+            rows.append(Row(name, "left", _name(before), _name(before), left[module]))
+        elif before in SWAPS:
+            rows.append(Row(name, "swapped", _name(before), _name(after), reasons.get(module, "") if fuse else ""))
+        elif before in OURS:
+            reason = "; ".join(filter(None, ["tritonconv's already", reasons.get(module) if fuse else ""]))
+            rows.append(Row(name, "left", _name(before), _name(before), reason))
+    return Report(tuple(rows), tuple(fused), tuple(_calls(model)))
 
 
-def _places(model: torch.nn.Module) -> Iterator[_Place]:
-    """Every registration, in the model's order; what lies in a container registered twice is entered once."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    entered = set()
-    for name, module in modules.items():
-        holder, _, slot = name.rpartition(".")
-        parent = modules[holder] if name else None
-        if (parent, slot) not in entered:
-            entered.add((parent, slot))
-            yield _Place(name, parent, slot, module)
+def restore(model: torch.nn.Module) -> Report:
+    """Give the layers that `convert` swapped torch.nn's classes again, in place: its inverse.
+
+    For what wants torch's own layers: export to ONNX, torch.ao.quantization, torch.jit.script. Parameters, hooks and
+    names stay; an `algorithm` set on a layer is dropped. Layers with no counterpart in torch.nn (ConvReLU2d,
+    ConvReLUMaxPool2d) and subclasses of ours, parametrized and sharded ones among them, are left.
+
+    Returns a Report: every layer swapped back or left, and why.
+
+    Raises:
+        TypeError: model is not an nn.Module.
+    """
+    _require_module(model)
+    theirs: dict[type, type] = {ours: kind for kind, ours in SWAPS.items()}
+    rows = []
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind in theirs:
+            module.__class__ = theirs[kind]
+            vars(module).pop("algorithm", None)
+            rows.append(Row(name, "swapped", _name(kind), _name(theirs[kind])))
+        elif kind in FUSED:
+            rows.append(Row(name, "left", _name(kind), _name(kind), "torch.nn has no such layer"))
+        elif isinstance(module, nn.Sequential):
+            module.__class__ = nn.plain(kind)  # type: ignore[assignment]
+        elif isinstance(module, OURS):
+            is_changed = hasattr(module, "parametrizations")
+            reason = "parametrized: remove its parametrizations first" if is_changed else "a subclass of ours"
+            rows.append(Row(name, "left", _name(kind), _name(kind), reason))
+    return Report(tuple(rows))
+
+
+def _require_module(model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, but got {type(model).__name__}")
 
 
 def _left(model: torch.nn.Module, filter_fn: Filter | None) -> dict[torch.nn.Module, str]:
@@ -186,7 +196,7 @@ def _why_left(module: torch.nn.Module) -> str:
         return "parametrized: convert first, then parametrize"
     if kind not in (*SWAPS, *OURS):
         return "a subclass of torch.nn's layer: it may compute something else"
-    if "forward" in vars(module):
+    if "forward" in vars(module) or "_conv_forward" in vars(module):
         return "its forward was replaced on the object"
     if isinstance(module, torch.nn.Conv2d):
         return _why_conv_left(module)
@@ -204,78 +214,69 @@ def _why_conv_left(conv: torch.nn.Conv2d) -> str:
     return ""
 
 
-def _chains(places: list[_Place], left: dict[torch.nn.Module, str]) -> tuple[list[_Chain], dict[torch.nn.Module, str]]:
-    """The chains to fuse, and for every other convolution that is not left why it is not fused."""
-    registered = collections.Counter(place.module for place in places)
-    followers = _followers(places)
-    chains, unfused = [], {}
-    for conv in places:
-        if type(conv.module) not in (torch.nn.Conv2d, nn.Conv2d) or conv.module in left:
-            continue
-        following = followers.get(conv, [])
-        if registered[conv.module] > 1:
-            reason = f"registered in {registered[conv.module]} places"
-        elif conv not in followers:
-            reason = "only an nn.Sequential tells what follows"
-        elif not following or not isinstance(following[0].module, torch.nn.ReLU):
-            reason = "no ReLU follows"
-        else:
-            reason = _obstacle(conv, left) or _obstacle(following[0], left)
-        if reason:
-            unfused[conv.module] = f"not fused: {reason}"
-        elif len(following) == 1 or not isinstance(following[1].module, torch.nn.MaxPool2d):
-            chains.append(_Chain(conv, (following[0],)))
-        elif reason := _obstacle(following[1], left):
-            chains.append(_Chain(conv, (following[0],), f"pooling not fused: {reason}"))
-        else:
-            chains.append(_Chain(conv, (following[0], following[1])))
-    return chains, unfused
+def _fusing(container: torch.nn.Module) -> type | None:
+    """The class by which a container fuses what it runs; None where its members may follow one another or not."""
+    if not isinstance(container, torch.nn.Sequential) or "forward" in vars(container):
+        return None
+    kind: Any = type(container)
+    return None if isinstance(container, torch.jit.ScriptModule) else nn.fusing(kind)
 
 
-def _followers(places: Iterable[_Place]) -> dict[_Place, list[_Place]]:
-    """For every place in an nn.Sequential the up to two after it. A subclass may run its layers in another way."""
-    sequences = collections.defaultdict(list)
-    for place in places:
-        if type(place.parent) is torch.nn.Sequential and "forward" not in vars(place.parent):
-            sequences[place.parent].append(place)
-    return {place: row[i + 1 : i + 3] for row in sequences.values() for i, place in enumerate(row)}
+def _fused(
+    model: torch.nn.Module, left: dict[torch.nn.Module, str]
+) -> tuple[list[tuple[str, ...]], dict[torch.nn.Module, str]]:
+    """The names of what is fused; and for a convolution that is not, or not with the pooling after it, why."""
+    fused: list[tuple[str, ...]] = []
+    alone: dict[torch.nn.Module, str] = {}
+    partly: dict[torch.nn.Module, str] = {}
+    for holder, container in model.named_modules():
+        members: Any = container._modules if _fusing(container) else {}
+        names, layers = [f"{holder}.{name}".lstrip(".") for name in members], [*members.values()]
+        while layers:
+            length = nn.fusible(layers) if isinstance(container, nn.Sequential) else 1
+            obstacle = _obstacle(layers, names, length, left)
+            if length > 1:
+                fused.append(tuple(names[:length]))
+                partly[layers[0]] = f"pooling not fused: {obstacle}" if obstacle else ""
+            else:
+                alone[layers[0]] = f"not fused: {obstacle}"
+            names, layers = names[length:], layers[length:]
+    elsewhere = "not fused: only an nn.Sequential tells what follows"
+    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
+    return fused, {conv: partly.get(conv, alone.get(conv, elsewhere)) for conv in convolutions}
 
 
-def _obstacle(place: _Place, left: dict[torch.nn.Module, str]) -> str:
-    """Why a layer cannot be a member of a fused one."""
-    module = place.module
-    if module in left:
-        return f"{place.name}: {left[module]}"
-    if any(hooks for key, hooks in vars(module).items() if key.endswith("_hooks")):
-        return f"{place.name} has hooks"
-    if isinstance(module, torch.nn.Conv2d):
-        return ""
-    if isinstance(module, torch.nn.MaxPool2d) and module.return_indices:
-        return f"{place.name} returns indices"
-    if [*module.parameters(), *module.buffers(), *module.children()]:
-        return f"{place.name} holds a state of its own"
-    return ""
+def _obstacle(layers: list[torch.nn.Module], names: list[str], length: int, left: dict[torch.nn.Module, str]) -> str:
+    """Why the first of the layers is run with `length` of them and not with more; "" where no more could be."""
+    for name, layer in zip(names[:length], layers, strict=False):
+        if why := nn.why_watched(layer):
+            return f"{name} {why}"
+    if length == len(layers):
+        return "" if length > 1 else "nothing follows"
+    name, layer = names[length], layers[length]
+    if not isinstance(layer, (torch.nn.ReLU, torch.nn.MaxPool2d)[length - 1 : length]):
+        return "" if length > 1 else f"{type(layer).__name__} follows"
+    return f"{name}: {left[layer]}" if layer in left else f"{name} {nn.why_watched(layer)}"
 
 
-def _apply(swaps: dict[torch.nn.Module, type], chains: Iterable[_Chain]) -> None:
-    for module, ours in swaps.items():
-        module.__class__ = ours
-    for chain in chains:
-        conv: Any = chain.conv.module
-        conv.__class__ = chain.after
-        for place in chain.absorbed:
-            absorbed: Any = place.module
-            if isinstance(absorbed, torch.nn.MaxPool2d):
-                conv.pool_kernel_size, conv.pool_stride = absorbed.kernel_size, absorbed.stride
-                conv.pool_padding, conv.pool_dilation = absorbed.padding, absorbed.dilation
-                conv.ceil_mode = absorbed.ceil_mode
-            setattr(place.parent, place.slot, torch.nn.Identity().train(absorbed.training))
+def _calls(model: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What forwards that are neither torch's nor ours call of torch.nn.functional, as far as their code shows it."""
+    for kind in dict.fromkeys(type(module) for module in model.modules()):
+        if kind.__module__.split(".")[0] not in ("torch", "tritonconv") and (names := calls_of(kind.forward)):
+            yield _name(kind), tuple(names)
+
+
+def _grouped(pairs: Iterable[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Each key once, in order, with its names as text: all of up to three, else the first two and how many more."""
+    groups = collections.defaultdict(list)
+    for key, name in pairs:
+        groups[key].append(name or "(the model)")
+    return [
+        (key, ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} and {len(names) - 2} more")
+        for key, names in groups.items()
+    ]
 
 
 def _name(kind: type) -> str:
     module = "torch.nn" if kind.__module__.startswith("torch.nn.modules.") else kind.__module__
     return f"{module}.{kind.__qualname__}"
-
-
-def _join(*reasons: str) -> str:
-    return "; ".join(filter(None, reasons))

@@ -2,52 +2,16 @@
 
 from tests.faults.fault import Fault, faults
 
+CONVERTS = "tests/test_convert.py"
+
 CONVERT = faults(
     "tritonconv/convert.py",
     "tests/test_convert.py",
     [
-        # what is decided
-        (
-            "if place in rows or module in listed:",
-            "if module in listed:",
-            "test_a_chain_is_fused_and_indices_and_keys_stay",
-            "a fused layer is listed as swapped",
-        ),
-        (
-            "if place in rows or module in listed:",
-            "if place in rows:",
-            "test_a_shared_convolution_is_swapped_not_fused",
-        ),
-        (
-            "return Report(tuple(rows[place] for place in places if place in rows))",
-            "return Report(tuple(rows.values()))",
-            "test_rows_stand_in_the_models_order",
-            "fused layers before all others",
-        ),
-        (
-            '_join("tritonconv\'s already", unfused.get(module, ""))',
-            '"tritonconv\'s already"',
-            "test_a_layer_of_ours_that_is_not_fused_is_told_why",
-        ),
-        (
-            '_name(SWAPS[kind]), unfused.get(module, ""))',
-            "_name(SWAPS[kind]))",
-            "test_a_custom_forward_is_swapped_and_not_fused",
-        ),
-        (
-            "modules = dict(model.named_modules(remove_duplicate=False))",
-            "modules = dict(model.named_modules())",
-            "test_a_shared_convolution_is_swapped_not_fused",
-        ),
-        (
-            "if (parent, slot) not in entered:",
-            "if name not in entered:",
-            "test_a_container_registered_twice_is_converted_once",
-        ),
         # what is left
         (
-            "for name, module in model.named_modules(remove_duplicate=False):",
-            "for name, module in model.named_modules():",
+            "    for name, module in model.named_modules(remove_duplicate=False):",
+            "    for name, module in model.named_modules():",
             "test_the_filter_is_asked_for_supported_layers_under_each_name",
         ),
         (
@@ -79,7 +43,13 @@ CONVERT = faults(
             "test_a_layer_is_left_with_a_reason",
         ),
         ("if kind not in (*SWAPS, *OURS):", "if kind not in SWAPS:", "test_converting_twice_changes_nothing_more"),
-        ('if "forward" in vars(module):', 'if "forward" in vars(kind):', "test_a_layer_is_left_with_a_reason"),
+        ('if "forward" in vars(module) or', 'if "forward" in vars(kind) or', "test_a_layer_is_left_with_a_reason"),
+        (
+            ' or "_conv_forward" in vars(module):',
+            ":",
+            "test_a_layer_is_left_with_a_reason",
+            "reported as swapped, though torch's function computes it",
+        ),
         (
             "    if isinstance(module, LazyModuleMixin):",
             "    if kind is torch.nn.LazyConv1d:",
@@ -96,89 +66,98 @@ CONVERT = faults(
             "if not isinstance(parameter, torch.nn.Parameter):",
             "test_a_layer_is_left_with_a_reason",
         ),
-        # what is fused
+        # what is swapped, and what is told of it
+        ("in SWAPS and module not in left}", "in SWAPS}", "test_the_filter_leaves_a_layer"),
+        ("        becoming = classes | swaps\n", "        becoming = classes\n", "test_restore_undoes_it"),
         (
-            "if registered[conv.module] > 1:",
-            "if registered[conv.module] > 2:",
-            "test_a_shared_convolution_is_swapped_not_fused",
+            "    if fuse:\n        becoming",
+            "    if True:\n        becoming",
+            "test_without_fuse_layers_are_only_swapped",
         ),
         (
-            "_obstacle(conv, left) or _obstacle(following[0], left)",
-            "_obstacle(following[0], left)",
+            'reasons.get(module, "") if fuse else ""))',
+            'reasons.get(module, "")))',
+            "test_without_fuse_layers_are_only_swapped",
+        ),
+        (
+            '["tritonconv\'s already", reasons.get(module) if fuse else ""]',
+            '["tritonconv\'s already"]',
+            "test_a_layer_of_ours_that_is_not_fused_is_told_why",
+        ),
+        (
+            ' or "forward" in vars(container):',
+            ":",
+            "test_a_sequential_whose_forward_was_replaced_is_not_fused",
+        ),
+        (
+            "if isinstance(container, nn.Sequential) else 1",
+            "if True else 1",
+            "test_without_fuse_layers_are_only_swapped",
+            "fused is what could be, not what is",
+        ),
+        ('f"pooling not fused: {obstacle}" if obstacle else ""', '""', "test_the_filter_leaves_a_layer"),
+        (
+            "names, layers = names[length:], layers[length:]",
+            "names, layers = names[length:], layers[1:]",
+            "test_a_chain_is_fused_when_it_is_called_and_its_layers_stay",
+        ),
+        (
+            "partly.get(conv, alone.get(conv, elsewhere))",
+            "alone.get(conv, elsewhere)",
+            "test_the_filter_leaves_a_layer",
+        ),
+        (
+            "zip(names[:length], layers, strict=False)",
+            "zip(names[:0], layers)",
             "test_a_layer_with_a_hook_is_not_fused",
         ),
+        ('return "" if length > 1 else "nothing follows"', 'return ""', "test_a_convolution_at_the_end_is_told_so"),
         (
-            "reason := _obstacle(following[1], left)",
-            "reason := _obstacle(following[0], left)",
-            "test_pooling_that_returns_indices_is_swapped_not_fused",
+            'return f"{name}: {left[layer]}" if layer in left else',
+            "return",
+            "test_the_filter_leaves_a_layer",
         ),
-        (
-            "not isinstance(following[0].module, torch.nn.ReLU)",
-            "type(following[0].module) is not torch.nn.ReLU",
-            "test_what_was_only_swapped_can_be_fused_later",
-        ),
-        (
-            "not isinstance(following[1].module, torch.nn.MaxPool2d)",
-            "type(following[1].module) is not torch.nn.MaxPool2d",
-            "test_a_chain_of_both_houses_is_fused",
-        ),
-        (
-            "if type(conv.module) not in (torch.nn.Conv2d, nn.Conv2d) or",
-            "if type(conv.module) is not torch.nn.Conv2d or",
-            "test_a_chain_of_both_houses_is_fused",
-        ),
-        ("row[i + 1 : i + 3]", "row[i + 1 : i + 2]", "test_a_chain_is_fused_and_indices_and_keys_stay"),
-        (
-            "type(place.parent) is torch.nn.Sequential and",
-            "isinstance(place.parent, torch.nn.Sequential) and",
-            "test_a_sequential_that_may_run_its_layers_in_another_way_is_not_fused",
-        ),
-        (
-            ' and "forward" not in vars(place.parent):',
-            ":",
-            "test_a_sequential_that_may_run_its_layers_in_another_way_is_not_fused",
-        ),
-        ('key.endswith("_hooks")', 'key.endswith("forward_hooks")', "test_a_layer_with_a_hook_is_not_fused"),
-        (
-            "torch.nn.MaxPool2d) and module.return_indices:",
-            "torch.nn.MaxPool2d):",
-            "test_a_chain_is_fused_and_indices_and_keys_stay",
-        ),
-        (
-            "[*module.parameters(), *module.buffers(), *module.children()]",
-            "[*module.parameters(), *module.buffers()]",
-            "test_a_relu_with_a_state_keeps_it",
-        ),
-        (
-            "[*module.parameters(), *module.buffers(), *module.children()]",
-            "[*module.parameters(), *module.children()]",
-            "test_a_relu_with_a_state_keeps_it",
-        ),
-        # what is applied
-        ("if len(self.absorbed) == 1 else", "if self.absorbed else", "test_a_chain_is_fused_and_indices_and_keys_stay"),
-        (
-            "= absorbed.padding, absorbed.dilation",
-            "= absorbed.dilation, absorbed.padding",
-            "test_every_argument_of_the_layers_survives_fusion",
-        ),
-        (
-            "conv.ceil_mode = absorbed.ceil_mode",
-            "conv.ceil_mode = False",
-            "test_every_argument_of_the_layers_survives_fusion",
-        ),
-        (
-            "torch.nn.Identity().train(absorbed.training)",
-            "torch.nn.Identity()",
-            "test_modes_dtypes_copies_and_state_dicts_go_on_working",
-        ),
-        # what is told
-        (
-            "into = sum(row.after != IDENTITY for row in self.fused)",
-            "into = len(self.fused)",
-            "test_the_report_is_a_table",
-        ),
+        ('not in ("torch", "tritonconv") and', "and", "test_the_report_is_a_table"),
+        ("len(names) < 4 else", "True else", "test_many_equal_rows_and_containers_are_one_line"),
+        ("len(names) - 2} more", "len(names)} more", "test_many_equal_rows_and_containers_are_one_line"),
         ("max(len(line[column]) for line in lines)", "len(lines[0][column])", "test_the_report_is_a_table"),
-        ("filter(None, reasons)", "reasons", "test_the_report_is_a_table"),
+        # and back
+        ('            vars(module).pop("algorithm", None)\n', "", "test_restore_undoes_it"),
+        ("module.__class__ = nn.plain(kind)", "pass", "test_restore_undoes_it"),
+        ("        elif isinstance(module, OURS):", "        elif False:", "test_restore_names_what_it_leaves"),
+        (
+            'is_changed = hasattr(module, "parametrizations")',
+            "is_changed = False",
+            "test_a_converted_layer_can_be_parametrized",
+        ),
+    ],
+)
+PATCHING = faults(
+    "tritonconv/patching.py",
+    "tests/test_patching.py",
+    [
+        ('kwargs | {"return_indices": True}', "kwargs", "test_a_block_runs_on_our_kernels_and_gives_torchs_answer"),
+        (
+            "_relu_ = functools.partial(functional.relu, inplace=True)",
+            "_relu_ = functional.relu",
+            "test_a_block_runs_on_our_kernels_and_gives_torchs_answer",
+        ),
+        (
+            'torch.Tensor: {"relu": functional.relu,',
+            'torch.Tensor: {"unfold": functional.unfold, "relu": functional.relu,',
+            "test_other_functions_are_torchs",
+        ),
+        (
+            "        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]\n",
+            "",
+            "test_calls_are_found_in_code",
+        ),
+        (
+            "            else:\n                value = None\n",
+            "",
+            "test_calls_are_found_in_code",
+            "an attribute of something else",
+        ),
     ],
 )
 
@@ -186,6 +165,88 @@ MODULES = faults(
     "tritonconv/nn.py",
     "tests/test_nn.py",
     [
+        (
+            "kind.__module__ == __name__ else",
+            "True else",
+            f"{CONVERTS}::test_a_subclass_of_sequential_with_its_forward_is_fused",
+        ),
+        (
+            "not isinstance(input, torch.Tensor) or _is",
+            "_is",
+            "test_sequential_takes_what_torchs_takes",
+        ),
+        (
+            "        if type(layer) is not kind or why_watched(layer):",
+            "        if not isinstance(layer, kind) or why_watched(layer):",
+            f"{CONVERTS}::test_a_converted_layer_can_be_parametrized",
+        ),
+        ("    return length or 1", "    return length", f"{CONVERTS}::test_a_shared_layer_is_fused_where_it_can_be"),
+        *(
+            (f'state["_{kind}_hooks"]', "False", f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused")
+            for kind in ("forward_pre", "forward", "backward_pre", "backward")
+        ),
+        (
+            'if "forward" in state or "_conv_forward" in state:',
+            'if "forward" in state:',
+            f"{CONVERTS}::test_a_layer_whose_forward_was_replaced_keeps_it_and_the_relu_after_it",
+        ),
+        (
+            'if "forward" in state or "_conv_forward" in state:',
+            'if "_conv_forward" in state:',
+            f"{CONVERTS}::test_a_layer_whose_forward_was_replaced_keeps_it_and_the_relu_after_it",
+        ),
+        ('    if state.get("_compiled_call_impl"):', "    if False:", "test_a_layer_compiled_by_itself_is_called"),
+        (
+            '    if state.get("return_indices"):',
+            "    if False:",
+            f"{CONVERTS}::test_pooling_that_returns_indices_is_swapped_not_fused",
+        ),
+        (
+            "    if torch.nn.modules.module._has_any_global_hook():",
+            "    if False:",
+            f"{CONVERTS}::test_a_hook_for_all_modules_meets_every_layer",
+        ),
+        (
+            "return _methods() != _METHODS and not torch.compiler.is_exporting()",
+            "return False",
+            f"{CONVERTS}::test_a_method_replaced_in_a_class_is_called",
+        ),
+        (" and not torch.compiler.is_exporting()", "", "test_an_exported_sequential_is_fused"),
+        (
+            'for name in ("forward", "__iter__", "__call__")):',
+            'for name in ("forward", "__call__")):',
+            f"{CONVERTS}::test_a_sequential_that_may_do_something_else_is_not_fused",
+        ),
+        (
+            'for name in ("forward", "__iter__", "__call__")):',
+            'for name in ("__iter__", "__call__")):',
+            f"{CONVERTS}::test_a_sequential_that_may_do_something_else_is_not_fused",
+        ),
+        (
+            'special = ("__reduce__", "__reduce_ex__", "__init_subclass__")',
+            'special = ("__reduce_ex__", "__init_subclass__")',
+            f"{CONVERTS}::test_a_sequential_that_may_do_something_else_is_not_fused",
+        ),
+        (
+            'special = ("__reduce__", "__reduce_ex__", "__init_subclass__")',
+            'special = ("__reduce__", "__reduce_ex__")',
+            f"{CONVERTS}::test_a_sequential_that_may_do_something_else_is_not_fused",
+        ),
+        (
+            "    made = fusing(kind) or kind\n",
+            "    made = kind\n",
+            f"{CONVERTS}::test_a_subclass_of_sequential_with_its_forward_is_fused",
+        ),
+        (
+            "pool_padding=pool.padding,\n            pool_dilation=pool.dilation,",
+            "pool_padding=pool.dilation,\n            pool_dilation=pool.padding,",
+            f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
+        ),
+        (
+            "            ceil_mode=pool.ceil_mode,\n        )\n\n    def extra_repr",
+            "        )\n\n    def extra_repr",
+            f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
+        ),
         ("        require_algorithm(algorithm)\n", "", "test_an_unknown_algorithm_is_named"),
         ("        self.algorithm = algorithm\n", "", "test_algorithm_reaches_the_operator"),
         (
@@ -268,4 +329,4 @@ MODULES = faults(
     ],
 )
 
-FAULTS: list[Fault] = [*CONVERT, *MODULES]
+FAULTS: list[Fault] = [*CONVERT, *PATCHING, *MODULES]

@@ -1,0 +1,85 @@
+"""For a forward that calls torch.nn.functional: run those calls on our kernels, and find them in a model's code."""
+
+import contextlib
+import dis
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from tritonconv import functional
+
+__all__ = ["calls_of", "patched"]
+
+_relu_ = functools.partial(functional.relu, inplace=True)
+
+
+def _max_pool2d_with_indices(*args: Any, **kwargs: Any) -> Any:
+    return functional.max_pool2d(*args, **kwargs | {"return_indices": True})
+
+
+# Each name that torch has for a function of ours. As text, for nothing here calls torch's.
+_NAMES: dict[Any, dict[str, Callable[..., Any]]] = {
+    torch.nn.functional: {
+        **{name: getattr(functional, name) for name in ("conv2d", "max_pool2d", "relu", "unfold", "fold")},
+        "max_pool2d_with_indices": _max_pool2d_with_indices,
+    },
+    torch: {
+        **{name: getattr(functional, name) for name in ("conv2d", "max_pool2d", "relu")},
+        "relu_": _relu_,
+    },
+    torch.Tensor: {"relu": functional.relu, "relu_": _relu_},
+}
+OURS = {getattr(holder, name): ours for holder, names in _NAMES.items() for name, ours in names.items()}
+
+
+class _ToOurs(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return OURS.get(func, func)(*args, **kwargs or {})
+
+
+@contextlib.contextmanager
+def patched() -> Iterator[None]:
+    """Run on our kernels what the block calls of torch.nn.functional's conv2d, max_pool2d, relu, unfold and fold.
+
+    A context manager and a decorator, for models whose forward calls functions, where `convert` finds no layer to swap.
+    torch's own names for them count too (torch.relu, a tensor's relu_, ...), and so do torch.nn's layers, which call
+    them. Only this thread is affected, and only inside the block; the backward of what was computed in it is ours too.
+
+    Example::
+
+        with tritonconv.patched():
+            loss = model(images).square().mean()
+        loss.backward()
+
+    Raises, in the block: what tritonconv.functional raises, also for a call that torch would take.
+
+    Source: torch.overrides.TorchFunctionMode.
+    """
+    with _ToOurs():
+        yield
+
+
+def calls_of(function: Callable[..., Any]) -> list[str]:
+    """The functions that `patched` replaces, as the code of `function` names them through its globals."""
+    function = getattr(function, "__func__", function)
+    codes = [function.__code__] if isinstance(function, types.FunctionType) else []
+    names: dict[str, None] = {}
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        value: Any = None
+        path = ""
+        for step in dis.get_instructions(code):
+            if step.opname == "LOAD_GLOBAL":
+                value, path = function.__globals__.get(step.argval), step.argval
+            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(value, types.ModuleType):
+                value, path = getattr(value, step.argval, None), f"{path}.{step.argval}"
+            else:
+                value = None
+            if any(value is theirs for theirs in OURS):
+                names[path] = None
+    return [*names]
