@@ -127,6 +127,13 @@ def test_fold_reads_any_strides(device):
     torch.testing.assert_close(TF.fold(expanded, (5, 6), 2), F.fold(expanded, (5, 6), 2))
 
 
+def test_fold_reads_its_columns_in_place(device, launches):
+    columns = torch.rand(2, 12, 20, device=device).transpose(1, 2).contiguous().transpose(1, 2)
+    TF.fold(columns, (5, 6), 2)
+    ((_, arguments),) = launches
+    assert arguments["columns_ptr"].data_ptr() == columns.data_ptr()
+
+
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
 def test_unfold_reads_any_strides(layout, device):
     x = torch.rand(2, 3, 7, 8, device=device).contiguous(memory_format=layout)[:, :, ::2].transpose(2, 3)

@@ -1,10 +1,14 @@
 """The registered operators: opcheck, fake tensors, torch.compile, autocast."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from oracle import case
+from torch.utils.flop_counter import FlopCounterMode
 
+import tritonconv
 from tritonconv import functional as TF
 from tritonconv import nn
 from tritonconv.jit import jit
@@ -161,6 +165,28 @@ def test_indices_not_asked_for_are_empty(device):
     for asked, numel in ((True, 8), (False, 0)):
         for t in (x, x.to(memory_format=torch.channels_last)):
             assert ops.max_pool(t, [2, 2], [2, 2], [0, 0], [1, 1], False, asked)[2].numel() == numel
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_flops_are_counted_as_torchs(groups, device):
+    """torch.utils.flop_counter, forward and backward, fused or not."""
+    layers = (torch.nn.Conv2d(2, 4, 3, 2, 1, groups=groups), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    theirs = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1, groups=groups), torch.nn.ReLU()).to(device)
+    ours = copy.deepcopy(theirs)
+    tritonconv.convert(ours)
+    x = torch.randn(2, 2, 9, 8, device=device, requires_grad=True)
+    with FlopCounterMode(display=False) as expected:
+        theirs(x).sum().backward()
+    with FlopCounterMode(display=False) as counted:
+        ours(x).sum().backward()
+    flops = counted.get_flop_counts()
+    assert counted.get_total_flops() == expected.get_total_flops() > 0
+    assert {name: sum(each.values()) for name, each in flops.items()} == {
+        name: sum(each.values()) for name, each in expected.get_flop_counts().items()
+    }
+    with FlopCounterMode(display=False) as fused:
+        TF.conv2d_bias_relu_max_pool2d(x, ours[0].weight, stride=2, padding=1, groups=groups, pool_kernel_size=2)
+    assert fused.get_total_flops() == 2 * (2 * 4 * 5 * 4) * (2 // groups * 9)
 
 
 # --- torch.compile ---

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import conv_flop_count
 
 from tritonconv import tuning
 from tritonconv.kernels import direct, im2col, implicit_gemm
@@ -87,6 +88,11 @@ class _Convolution(Operator):
         elif self.needs["b"]:
             db = dy.sum((0, *range(2, dy.dim())))
         return dx, dw, db if self.needs["b"] else None
+
+    def flops(self) -> int:
+        problem = self.problem()
+        conv = problem[0] if isinstance(problem, tuple) else problem  # with a pooling's
+        return conv_flop_count(list(conv.input_shape), list(conv.filter_shape), list(conv.output_shape))
 
 
 @register
@@ -170,6 +176,9 @@ class ConvWgrad(_Convolution):
     def outputs(self, problem: ConvProblem) -> Tensors:
         dw = self.empty(self.dy, problem.filter_shape)
         return dw, self.dy.new_empty(problem.C_out if self.bias else 0)
+
+    def flops(self) -> int:
+        return super().flops() * self.groups  # so does torch, for a filter's gradient alone
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         dw, db = outputs

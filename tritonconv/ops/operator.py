@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch.utils.flop_counter import flop_registry
 
 from tritonconv.problems import is_channels_last, memory_format
 
@@ -68,6 +69,10 @@ class Operator:
         """The gradients of the tensor arguments, in their order."""
         raise NotImplementedError
 
+    def flops(self) -> int | None:
+        """What torch.utils.flop_counter counts for torch's own operator; None for one that it does not count."""
+        return None
+
 
 def register(kind: type[Operator]) -> type[Operator]:
     """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, and for autograd."""
@@ -114,6 +119,8 @@ def register(kind: type[Operator]) -> type[Operator]:
         _library.impl(name, run, device)
         if kind.autocast:
             _register_autocast(name, device)
+    if kind.flops is not Operator.flops:
+        flop_registry[getattr(operators, name)] = lambda *values, out_val: call(*values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
     torch.library.register_autograd(f"tritonconv::{name}", backward, setup_context=setup_context, lib=_library)
     return kind
