@@ -402,6 +402,15 @@ def test_an_activation_is_one_row(monkeypatch):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("saves", ["input", "output"])
+def test_an_activation_keeps_what_its_row_says(saves, monkeypatch):
+    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, saves))
+    x, saved = integers(2, 3).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()), lambda t: t):
+        y = ops.activate(x, "double")
+    assert saved == [x.data_ptr() if saves == "input" else y.data_ptr()]
+
+
 def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
     x, w = integers(2, 3, 5, 5), integers(4, 3, 3, 3)
     conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")

@@ -4,6 +4,7 @@ from tests.faults.fault import Fault, faults
 
 CONV, OPS, POOL, FUSED = "tests/test_conv2d.py", "tests/test_ops.py", "tests/test_pool.py", "tests/test_fused.py"
 DEAD, POOLS = f"{FUSED}::test_dead_relu_passes_no_gradient", f"{FUSED}::test_every_kind_of_pool"
+KEEPS = f"{OPS}::test_an_activation_keeps_what_its_row_says"
 EPILOGUE = f"{OPS}::test_what_cannot_be_an_epilogue_is_refused"
 PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
@@ -200,7 +201,7 @@ OTHERS = [
         POOL,
         [
             ("return (torch.empty_like(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
-            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', EPILOGUE),
+            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', KEEPS),
             (
                 'return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)',
                 'return ("x",)',
