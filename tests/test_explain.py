@@ -337,3 +337,10 @@ def test_an_error_of_the_call_leaves_no_recording_behind(model, device):
     y = model(tensor(2, 1, 12, 12, device=device))
     assert torch.isfinite(y).all()
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+def test_what_a_container_fuses_is_shown_fused():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.ReLU())
+    tritonconv.convert(model)
+    report = tritonconv.explain(model, torch.zeros(1, 1, 8, 8), backward=False)
+    assert [(step.layer, step.of) for step in report.steps] == [("0", "convolution_max_pool"), ("3", "activate")]

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tritonconv
 from tests.networks import NETWORKS
+from tritonconv import tuning
 
 Habit = Callable[[torch.nn.Module, torch.Tensor], Generator[None, None, Any]]
 HABITS: dict[str, Habit] = {}
@@ -449,3 +450,25 @@ def test_a_habit_gives_what_it_gave(name, network, tmp_path):
             torch.testing.assert_close(one, other)
         else:
             assert one == other
+
+
+# (forward, backward) launches with tiles for sm_90, 32 images of 224 × 224, unfused and fused: docs/decisions/0003 has them too
+LAUNCHES = {
+    "ResNet-18": ((38, 73), (38, 73)),
+    "U-Net": ((41, 83), (23, 83)),
+    "MobileNetV2": ((52, 138), (52, 138)),
+    "VGG-16": ((32, 58), (14, 53)),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_launches_with_and_without_fusing(network):
+    found = []
+    for fuse in (False, True):
+        model = NETWORKS[network]()
+        tritonconv.convert(model, fuse=fuse)
+        with tuning.target("sm_90"):
+            steps = tritonconv.explain(model, torch.zeros(32, 3, 224, 224)).steps
+        launches = {phase: [c for s in steps if s.phase == phase for c in s.calls] for phase in ("forward", "backward")}
+        found.append(tuple(sum(len(call.launches) for call in calls) for calls in launches.values()))
+    assert tuple(found) == LAUNCHES[network]

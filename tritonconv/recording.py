@@ -8,6 +8,7 @@ kept without their data: `autotune` makes inputs of its own from them.
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,7 @@ def record(
         else:
             fake = _without_data(module, stack)
             recorder = stack.enter_context(_Recorder(fake))
-            stack.enter_context(recorder.naming(module))
+            recorder.names = {layer: name for name, layer in module.named_modules()}
             args, kwargs = _pytree.tree_map_only(torch.Tensor, lambda t: fake.from_tensor(_as_leaf(t)), (args, kwargs))
             state = {name: fake.from_tensor(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
         try:
@@ -188,26 +189,19 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.seen: list[Operation] = []
         self._fake = fake
-        self._layers = [""]
+        self.names: dict[torch.nn.Module, str] = {}
         self._sources: dict[int, Operation] = {}  # by the sequence number of the autograd node that a call got
         self._inside: Operation | None = None
 
-    @contextlib.contextmanager
-    def naming(self, module: torch.nn.Module) -> Iterator[None]:
-        """Know the name of the innermost layer that is running."""
-
-        def leave(*_: Any) -> None:
-            self._layers.pop()
-
-        handles = []
-        for name, layer in module.named_modules():
-            handles.append(layer.register_forward_pre_hook(lambda *_, name=name: self._layers.append(name)))
-            handles.append(layer.register_forward_hook(leave))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def _layer(self) -> str:
+        """The innermost layer that is running, by its name. A hook would tell, but layers with hooks are not fused."""
+        frame = inspect.currentframe()
+        while frame is not None:
+            layer = frame.f_locals.get("self")
+            if isinstance(layer, torch.nn.Module) and layer in self.names:
+                return self.names[layer]
+            frame = frame.f_back
+        return ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._inside is not None:
@@ -224,7 +218,7 @@ class _Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         source = None if node is None else self._sources.get(node._sequence_nr())
         arguments = dict(zip(names, args, strict=True))
-        self._inside = seen = Operation(func, source.layer if source else self._layers[-1], arguments, source)
+        self._inside = seen = Operation(func, source.layer if source else self._layer(), arguments, source)
         try:
             with jit.record_launches() as seen.launches, tuning.record_choices() as seen.choices, self:
                 outputs = func.redispatch(IMPLEMENTATION, *args)

@@ -358,8 +358,8 @@ RECORDING = faults(
         ),
         ("                handle.remove()\n", "                pass\n", "test_nothing_changes"),
         (
-            "source.layer if source else self._layers[-1]",
-            "self._layers[-1]",
+            "source.layer if source else self._layer()",
+            "self._layer()",
             "test_layers_are_named_forward_and_backward",
         ),
         (
