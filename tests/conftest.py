@@ -10,6 +10,7 @@ from tritonconv import interpreter, jit
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # workers share the cores, and a tile is small
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it the peer on a GPU warns
     config.addinivalue_line("filterwarnings", "ignore:.*deterministic:UserWarning")
     hypothesis.settings.register_profile(

@@ -452,7 +452,7 @@ def test_a_habit_gives_what_it_gave(name, network, tmp_path):
             assert one == other
 
 
-# (forward, backward) launches with tiles for sm_90, 32 images of 224 × 224, unfused and fused: docs/decisions/0003 has them too
+# (forward, backward) launches with tiles for sm_90, 32 images of 224 × 224, unfused and fused; also in decisions/0003
 LAUNCHES = {
     "ResNet-18": ((38, 73), (38, 73)),
     "U-Net": ((41, 83), (23, 83)),

@@ -7,8 +7,10 @@ TRITON_INTERPRET=1 still sends every launch there.
 
 import contextlib
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -21,7 +23,9 @@ from triton.runtime.jit import JITFunction
 from tritonconv.interpreter import interpret
 
 _lock = threading.RLock()  # interpreting patches triton.language, which compiling reads
-_recorded: "list[Launch] | None" = None
+# Nobody else is in a launch while the process forks: a child has one thread, which would wait for the others' lock.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_recorded: "ContextVar[list[Launch] | None]" = ContextVar("launches recorded instead of run", default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Kernel(JITFunction):
             NotImplementedError: they lie on a device that is neither a CPU nor a GPU.
         """
         kwargs.setdefault("enable_fp_fusion", True)  # Triton 3.9 warns where neither this nor its variable is set
-        if _recorded is not None:
-            _recorded.append(_bind(self, grid, args, kwargs))
+        if (recorded := _recorded.get()) is not None:
+            recorded.append(_bind(self, grid, args, kwargs))
             return None
         device = _common_device([*args, *kwargs.values()])
         with _lock:
@@ -67,13 +71,16 @@ def jit(fn: Callable) -> Kernel:
 
 @contextlib.contextmanager
 def record_launches() -> Iterator[list[Launch]]:
-    """Collect the launches of our kernels instead of running them; what the operators return is uninitialised."""
-    global _recorded
-    previous, _recorded = _recorded, []
+    """Collect this context's launches of our kernels instead of running them; the operators' results are uninitialised.
+
+    Other threads' launches run, those of autograd's backward threads too.
+    """
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
     try:
-        yield _recorded
+        yield launches
     finally:
-        _recorded = previous
+        _recorded.reset(token)
 
 
 def compile_launch(launch: Launch, target: GPUTarget) -> CompiledKernel:

@@ -189,6 +189,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.seen: list[Operation] = []
         self._fake = fake
+        self._target = tuning.current_target()  # autograd's threads, which meet this mode, know no context of ours
         self.names: dict[torch.nn.Module, str] = {}
         self._sources: dict[int, Operation] = {}  # by the sequence number of the autograd node that a call got
         self._inside: Operation | None = None
@@ -220,7 +221,12 @@ class _Recorder(TorchDispatchMode):
         arguments = dict(zip(names, args, strict=True))
         self._inside = seen = Operation(func, source.layer if source else self._layer(), arguments, source)
         try:
-            with jit.record_launches() as seen.launches, tuning.record_choices() as seen.choices, self:
+            with (
+                tuning.target(self._target),
+                jit.record_launches() as seen.launches,
+                tuning.record_choices() as seen.choices,
+                self,
+            ):
                 outputs = func.redispatch(IMPLEMENTATION, *args)
         finally:
             self._inside = None

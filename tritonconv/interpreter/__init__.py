@@ -38,20 +38,17 @@ def interpret(fn: Callable, constants: set[str], arguments: dict[str, Any], grid
     """Run every program of the grid in turn, on the host; `constants` names the arguments that are tl.constexpr."""
     tensors = [v for v in arguments.values() if isinstance(v, torch.Tensor)]
     key = (fn, grid, sanitize_overflow, *map(_identity, arguments.values()))
-    memory.tensors[:] = map(memory.bytes_of, tensors)
-    try:
-        with np.errstate(all="ignore"), _own_products():
-            if key in _records:
-                _records.move_to_end(key)
-                _records[key].replay()
-            else:
-                number = itertools.count()
-                values = {k: v if k in constants else _as_argument(v, number) for k, v in arguments.items()}
-                record = _record(fn, values, grid)
-                if record is not None:
-                    _keep(key, record)
-    finally:
-        memory.tensors.clear()
+    with _own_state(), np.errstate(all="ignore"):
+        memory.tensors = [memory.bytes_of(t) for t in tensors]
+        record = _records.get(key)
+        if record is not None:
+            record.replay()
+        else:
+            number = itertools.count()
+            values = {k: v if k in constants else _as_argument(v, number) for k, v in arguments.items()}
+            record = _record(fn, values, grid)
+        if record is not None:
+            _keep(key, record)
 
 
 def _identity(value: Any) -> Any:
@@ -70,36 +67,28 @@ def _record(fn: Callable, values: dict[str, Any], grid: tuple[int, ...]) -> reco
     """Interpret the launch; None if what it did cannot be replayed."""
     grid = (*grid, 1, 1)[:3]
     recording.active = recorder = recording.Recorder(RECORD_BYTES)
-    try:
-        with language.patched(sanitize_overflow):
-            numpy_builder.set_grid_dim(*grid)
-            for index in np.ndindex(*grid):
-                numpy_builder.set_grid_idx(*index)
-                language.rewritten(fn)(**values)
-    finally:
-        recording.active = None
+    with language.patched(sanitize_overflow):
+        numpy_builder.set_grid_dim(*grid)
+        for index in np.ndindex(*grid):
+            numpy_builder.set_grid_idx(*index)
+            language.rewritten(fn)(**values)
     return recorder.record()
 
 
 def _keep(key: tuple, record: recording.Record) -> None:
+    """As the latest; a launch in a signal handler may have dropped it meanwhile, or others."""
+    _records.pop(key, None)
     _records[key] = record
-    while sum(r.size for r in _records.values()) > RECORD_BYTES:
+    while sum(r.size for r in [*_records.values()]) > RECORD_BYTES:
         _records.popitem(last=False)
 
 
 @contextlib.contextmanager
-def _own_products() -> Iterator[None]:
-    """A tile's product is torch's (builder.create_dot), in full precision whatever is set for the caller's own, and on
-    one thread: a tile is too small to share, and threads that wait for one another are late on a busy machine."""
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    precision, threads = products.fp32_precision, torch.get_num_threads()
-    lowered = precision not in ("none", "ieee")
-    torch.set_num_threads(1)
-    if lowered:
-        products.fp32_precision = "ieee"
+def _own_state() -> Iterator[None]:
+    """A launch's state is its own: a signal handler may run another one in the middle of it, on this thread."""
+    outer = memory.tensors, recording.active, numpy_builder.grid_idx, numpy_builder.grid_dim
+    recording.active = None
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        if lowered:
-            products.fp32_precision = precision
+        memory.tensors, recording.active, numpy_builder.grid_idx, numpy_builder.grid_dim = outer

@@ -16,6 +16,8 @@ from tritonconv.interpreter.recording import recorded, unrecorded
 class Builder(InterpreterBuilder):
     """Triton's interpreter with right bf16 arithmetic, cheap broadcasts, numpy's loads and stores, and a recorder."""
 
+    grid_idx = grid_dim = None  # of the running program, once there is one
+
     def cast_impl(self, src: TensorHandle, dst_type: Any) -> TensorHandle:
         source, target = src.dtype.scalar, dst_type.scalar
         if tl.bfloat16 not in (source, target) or source == target:
@@ -29,11 +31,16 @@ class Builder(InterpreterBuilder):
         return self.cast_impl(self.get_fp32(value), tl.bfloat16)
 
     def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *precision: Any) -> TensorHandle:
-        # by torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores
+        # by torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores; but in full
+        # precision, whatever is set for the caller's own products
         a, b = (self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))
-        x, y = (torch.from_numpy(np.require(t.data, d.data.dtype, "W")) for t in (a, b))
+        x, y = (np.require(t.data, d.data.dtype, "W") for t in (a, b))
         product = np.empty(d.data.shape, d.data.dtype)
-        torch.matmul(x, y, out=torch.from_numpy(product))  # with `out=`, autocast leaves it alone
+        if torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):  # type: ignore[attr-defined]
+            # with `out=`, autocast leaves it alone
+            torch.matmul(*map(torch.from_numpy, (x, y)), out=torch.from_numpy(product))
+        else:
+            np.matmul(x, y, out=product)
         if collapse(d.data).size > 1 or d.data.any():
             product += d.data
         return TensorHandle(product, d.dtype.scalar)

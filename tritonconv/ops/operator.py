@@ -18,7 +18,13 @@ Tensors = tuple[torch.Tensor, ...]
 Grads = tuple[torch.Tensor | None, ...]
 
 operators = torch.ops.tritonconv
+# Kept by torch.ops, which outlives this module: where the package is imported anew (dropped from sys.modules by a test
+# runner or a reloader), the operators of the earlier import give way.
+_libraries: list[torch.library.Library] = vars(operators).setdefault("_libraries", [])
+for _library in _libraries[-1:]:
+    _library._destroy()
 _library = torch.library.Library("tritonconv", "DEF")
+_libraries.append(_library)
 
 
 class Operator:

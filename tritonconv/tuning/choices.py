@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 
 import torch
 from triton import cdiv, next_power_of_2
 
 from tritonconv.problems import ConvProblem, PoolProblem
-from tritonconv.tuning.device import architecture, dot_precision, has_target, machine
+from tritonconv.tuning.device import architecture, current_target, dot_precision, machine
 from tritonconv.tuning.reasons import Asked, Key, Tile, because, is_recording
 from tritonconv.tuning.tiles import built_in
 
@@ -23,22 +24,23 @@ GPU_PROGRAMS = 264
 DIRECT_BELOW = 8
 
 _tuned: dict[Key, Tile] = {}  # what autotune chose in this process
+_instead: ContextVar[dict[Key, Tile] | None] = ContextVar("tuned choices of a context", default=None)
 
 
 def tuned() -> dict[Key, Tile]:
-    """The tuned choices of this process."""
-    return _tuned
+    """The tuned choices: this context's, where `using` is on, else the process's."""
+    choices = _instead.get()
+    return _tuned if choices is None else choices
 
 
 @contextlib.contextmanager
 def using(choices: Mapping[Key, Tile]) -> Iterator[None]:
-    """Exactly `choices` are the tuned ones; with none, everything is built in."""
-    global _tuned
-    previous, _tuned = _tuned, dict(choices)
+    """Exactly `choices` are this context's tuned ones; with none, everything is built in."""
+    token = _instead.set(dict(choices))
     try:
         yield
     finally:
-        _tuned = previous
+        _instead.reset(token)
 
 
 def pick_algorithm(
@@ -52,7 +54,7 @@ def pick_algorithm(
         C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
         sizes = {"pixels": problem.N * math.prod(problem.output_size), "C_in": C_in, "C_out": C_out}
         asked = _ask(operator, x, problem, sizes)
-        if asked and (choice := _tuned.get(asked.key)):
+        if asked and (choice := tuned().get(asked.key)):
             reason = 'by "auto": the fastest that autotune measured'
             return because("algorithm", choice["algorithm"], reason, asked)
     return because("algorithm", *built_in_algorithm(problem), asked)
@@ -64,7 +66,7 @@ def pick(operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | No
     `problem` tells tuned choices apart; the built-in ones do not depend on it.
     """
     asked = _ask(operator, x, problem, sizes)
-    if asked and (choice := _tuned.get(asked.key)):
+    if asked and (choice := tuned().get(asked.key)):
         return because("tile", choice, "the fastest that autotune measured", asked)
     return because("tile", *built_in(operator, x, **sizes), asked)
 
@@ -99,7 +101,7 @@ def _ask(
     operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | None, sizes: Mapping[str, int]
 ) -> Asked | None:
     """The question that a tuned choice answers; None where nobody looks and nothing is tuned."""
-    if has_target() or not (is_recording() or _tuned):
+    if current_target() is not None or not (is_recording() or tuned()):
         return None
     bucket = {
         name: next_power_of_2(max(size, 1)) if name in ("pixels", "elements") else int(size)

@@ -4,32 +4,32 @@ import contextlib
 import functools
 import platform
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 
-_target: str | None = None
+_target: ContextVar[str | None] = ContextVar("architecture that tiles are chosen for", default=None)
 
 
 @contextlib.contextmanager
-def target(architecture: str) -> Iterator[None]:
-    """Choose tiles for `architecture` ("interpreter", "sm_90", "gfx942", …) wherever the tensors lie."""
-    global _target
-    previous, _target = _target, architecture
+def target(architecture: str | None) -> Iterator[None]:
+    """Choose this context's tiles for `architecture` ("interpreter", "sm_90", "gfx942", …) wherever the tensors lie."""
+    token = _target.set(architecture)
     try:
         yield
     finally:
-        _target = previous
+        _target.reset(token)
 
 
-def has_target() -> bool:
-    """Whether tiles are chosen for a machine that need not be there, on which nothing is tuned."""
-    return _target is not None
+def current_target() -> str | None:
+    """The machine that tiles are chosen for, which need not be there; on it nothing is tuned."""
+    return _target.get()
 
 
 def architecture(device: torch.device) -> str:
     """ "interpreter" for a CPU, "sm_90" and the like for a GPU."""
-    if _target is not None:
-        return _target
+    if (asked := current_target()) is not None:
+        return asked
     if device.type != "cuda":
         return "interpreter"
     if torch.version.hip:

@@ -5,22 +5,22 @@ one choice changed at a time; a candidate is timed only after its result was the
 chosen goes into tuning's table for this process and into a file (store.py). Nothing here runs unless it is asked for.
 """
 
-import contextlib
 import dataclasses
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import triton.testing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit
 from tritonconv.ops import operators
 from tritonconv.problems import pool_problem
-from tritonconv.recording import Like, Operation, record
+from tritonconv.recording import IMPLEMENTATION, Like, Operation, record
 from tritonconv.tuning import candidates, store
 from tritonconv.tuning.choices import tuned, using
 from tritonconv.tuning.reasons import Key, Tile, record_choices
@@ -153,7 +153,7 @@ class _Trial:
     def refusal(self) -> str:
         """Why the result with the choices in force is refused; "" if it is the reference's, bit for bit."""
         try:
-            with record_choices() as made, _poisoned():
+            with record_choices() as made, _Poisoned():
                 results = self.run()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -206,18 +206,17 @@ def _as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-@contextlib.contextmanager
-def _poisoned() -> Iterator[None]:
+class _Poisoned(TorchDispatchMode):
     """New tensors are full of NaN, integers of their largest value: an element that nobody wrote is seen."""
-    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "tritonconv":
+            with self:
+                return func.redispatch(IMPLEMENTATION, *args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if "empty" in func.__name__:
+            out.fill_(torch.nan if out.is_floating_point() else torch.iinfo(out.dtype).max)
+        return out
 
 
 def measure(run: Callable[[], Any], device: torch.device) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -52,26 +53,26 @@ class Choice:
     asked: Asked | None = None
 
 
-_choices: list[Choice] | None = None
+_choices: ContextVar[list[Choice] | None] = ContextVar("choices recorded", default=None)
 
 
 def is_recording() -> bool:
-    return _choices is not None
+    return _choices.get() is not None
 
 
 @contextlib.contextmanager
 def record_choices() -> Iterator[list[Choice]]:
-    """Collect every decision with its reason, in order."""
-    global _choices
-    previous, _choices = _choices, []
+    """Collect every decision of this context with its reason, in order."""
+    choices: list[Choice] = []
+    token = _choices.set(choices)
     try:
-        yield _choices
+        yield choices
     finally:
-        _choices = previous
+        _choices.reset(token)
 
 
 def because(about: str, chosen: T, reason: str, asked: Asked | None = None) -> T:
     """`chosen`; the reason is stated where the choice is made, so that the two cannot drift apart."""
-    if _choices is not None:
-        _choices.append(Choice(about, chosen, reason, asked))
+    if (choices := _choices.get()) is not None:
+        choices.append(Choice(about, chosen, reason, asked))
     return chosen
