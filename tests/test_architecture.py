@@ -8,7 +8,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tritonconv"
 # top to bottom: a module imports only from rooms below its own, or from its own
 LAYERS = (
-    *("__init__", "convert", "explain", "nn", "patching", "functional", "tuning.measure", "recording", "ops"),
+    *(
+        "__init__",
+        "convert",
+        "explain",
+        "nn",
+        "patching",
+        "functional",
+        "tuning.measure",
+        "recording",
+        "replica",
+        "ops",
+    ),
     *("kernels", "tuning", "problems", "jit", "interpreter", "version"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
-import warnings
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    unset_fake_temporarily,
 )
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree
@@ -27,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit, tuning
 from tritonconv.problems import ConvProblem, conv_problem
+from tritonconv.replica import replica
 
 FUSED = "convolution_max_pool"
 # One function implements an operator on the CPU and on a GPU (ops/operator.py): it is called by its name for the CPU.
@@ -34,6 +36,8 @@ IMPLEMENTATION = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 # Inputs are integers from −2 to 2. Products and sums of them are exact in every dtype's accumulator while a sum stays
 # under 2²⁴ (4·K at most for a sum of K products, about 4·√K in fact), in whatever order they are added.
 LARGEST_INPUT = 2
+
+_stance = threading.RLock()  # torch.compiler's is the process's
 
 
 class Like(NamedTuple):
@@ -110,30 +114,35 @@ def record(
 ) -> list[Operation]:
     """The operations of `call(*args, **kwargs)`, in order, and of its backward where anything requires a gradient.
 
-    Parameters, buffers, gradients and the random state stay as they are.
+    A module is called in a replica: parameters, buffers, gradients and whatever else it holds stay as they are, and so
+    does the random state.
 
     Raises:
         TypeError: a lazy module that does not know its sizes.
         RuntimeError: the call looks at the values of its tensors, and they have none.
     """
-    module = call if isinstance(call, torch.nn.Module) else torch.nn.Module()
     with contextlib.ExitStack() as stack:
         if run:
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
-            recorder = stack.enter_context(_Recorder(None))
-            state = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            recorder = _Recorder(None)
+            if isinstance(call, torch.nn.Module):
+                call = replica(call, _alias)
         else:
-            fake = _without_data(module, stack)
-            recorder = stack.enter_context(_Recorder(fake))
-            recorder.names = {layer: name for name, layer in module.named_modules()}
-            args, kwargs = _pytree.tree_map_only(torch.Tensor, lambda t: fake.from_tensor(_as_leaf(t)), (args, kwargs))
-            state = {name: fake.from_tensor(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
+            _require_sizes(call)
+            # what torch.compile made of a function runs as it was written: its compiler must not see this call
+            stack.enter_context(_stance)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            recorder = _Recorder(fake)
+            args, kwargs = _pytree.tree_map_only(torch.Tensor, recorder.without_data, (args, kwargs))
+            if isinstance(call, torch.nn.Module):
+                call = replica(call, recorder.without_data)
+        if isinstance(call, torch.nn.Module):
+            recorder.names = {layer: name for name, layer in call.named_modules()}
+        stack.enter_context(recorder)
         try:
-            if call is module:
-                outputs = torch.func.functional_call(module, state, args, kwargs)
-            else:
-                outputs = call(*args, **kwargs)
+            outputs = call(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise RuntimeError(
                 f"call must not look at its tensors' values to be explained, but ran {error.func}"
@@ -143,34 +152,36 @@ def record(
     return recorder.seen
 
 
-def _without_data(module: torch.nn.Module, stack: contextlib.ExitStack) -> FakeTensorMode:
-    """From here on, tensors have no data."""
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+def _require_sizes(call: Any) -> None:
+    tensors = [*call.named_parameters(), *call.named_buffers()] if isinstance(call, torch.nn.Module) else []
+    for name, tensor in tensors:
         if is_lazy(tensor):
             raise TypeError(f"call must know its sizes, but {name} is a {type(tensor).__name__}: run the module once")
-    stack.enter_context(warnings.catch_warnings())
-    # a fake tensor is made with the .grad of its original, which torch warns of where that is no leaf
-    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
-    # what torch.compile made of a module runs as it was written: its compiler must not see this call
-    stack.enter_context(torch.compiler.set_stance("force_eager"))
-    return stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
 
 
-def _as_leaf(t: torch.Tensor) -> torch.Tensor:
-    """What led to an argument is no part of the call."""
-    return t if t.is_leaf else t.detach().requires_grad_()
+def _alias(t: torch.Tensor) -> torch.Tensor:
+    """A parameter on the same memory, with a gradient of its own; a copy of what a call may write."""
+    if not isinstance(t, torch.nn.Parameter):
+        return t.detach().clone()
+    return torch.nn.Parameter(t.detach(), t.requires_grad)
 
 
 def _run_backward(outputs: Any) -> None:
-    """Backward from every output to every leaf below it; no leaf's .grad is touched."""
+    """Backward from every output; the gradients of leaves that are no replica's are put back."""
     ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
-    leaves = list(_leaves_of(ends))
-    if leaves:  # a graph that was there before the call is needed again: it is kept
-        torch.autograd.grad(ends, leaves, [torch.ones_like(t) for t in ends], retain_graph=True, allow_unused=True)
+    before = [(leaf, leaf.grad) for leaf in _leaves_of(ends)]
+    for leaf, _ in before:
+        leaf.grad = None
+    try:
+        if before:  # a graph that was there before the call is needed again: it is kept
+            torch.autograd.backward(ends, [torch.ones_like(t) for t in ends], retain_graph=True)
+    finally:
+        for leaf, grad in before:
+            leaf.grad = grad
 
 
 def _leaves_of(outputs: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The leaves of the outputs' graph: what a backward would add gradients to."""
+    """The leaves of the outputs' graph: what a backward adds gradients to."""
     nodes: list[Any] = [t.grad_fn for t in outputs]
     seen = set(nodes)
     while nodes:
@@ -215,7 +226,7 @@ class _Recorder(TorchDispatchMode):
             self.seen.append(Operation(func, "", dict(zip(names, described, strict=True)), None))
             return func(*args)
         latest = torch.autograd._get_sequence_nr() - 1
-        args = [self._without_data(a) for a in args]
+        args = [self.without_data(a) for a in args]
         node = torch._C._current_autograd_node()
         source = None if node is None else self._sources.get(node._sequence_nr())
         arguments = dict(zip(names, args, strict=True))
@@ -237,10 +248,14 @@ class _Recorder(TorchDispatchMode):
         self._sources.setdefault(latest, seen)
         return outputs
 
-    def _without_data(self, value: Any) -> Any:
-        """A tensor of the caller's own that the call found without being given it, such as a closure's weight."""
-        is_real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
-        return self._fake.from_tensor(value) if self._fake and is_real else value
+    def without_data(self, value: Any) -> Any:
+        """A tensor of the caller's own without its data, as a leaf: what led to it is no part of the call."""
+        if self._fake is None or not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
+            return value
+        if not value.is_leaf:
+            with unset_fake_temporarily():
+                value = value.detach().requires_grad_()
+        return self._fake.from_tensor(value)
 
     @staticmethod
     def _watch_copy(seen: Operation, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
