@@ -171,7 +171,7 @@ def _digits(contents: dict[str, bytes], source: str) -> Digits:
         if len(images) != len(labels) or len(images) == 0 or images.shape[1:] != (28, 28) or labels.max() > 9:
             raise DataError(
                 f"{source}: {part} holds images of shape {tuple(images.shape)} and {len(labels)} labels up to "
-                f"{max(labels.tolist(), default=0)}, not as many digits of 28×28 with labels 0 to 9"
+                f"{max(labels.tolist(), default=0)}, not as many digits of 28x28 with labels 0 to 9"
             )
     train_images, train_labels, test_images, test_labels = arrays.values()
     return Digits(train_images[:, None], train_labels.long(), test_images[:, None], test_labels.long(), source)

@@ -117,7 +117,7 @@ def finish_epoch(training: Training, digits: Digits) -> None:
         "train_accuracy": sum(right) / sum(counts),
         "test_loss": test_loss,
         "test_accuracy": (predictions == digits.test_labels).double().mean().item(),
-        "seconds": progress.seconds,
+        "seconds": progress.seconds - sum(row["seconds"] for row in progress.epochs),
     }
     progress.epochs.append(row)
     say(f"epoch {progress.epoch}: test loss {test_loss:.4f}, test accuracy {row['test_accuracy']:.2%}")
@@ -176,8 +176,11 @@ def main(argv: list[str] | None = None) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(args.out)
         accuracy = train(args)
-    except (DataError, DeviceError, checkpoint.CheckpointError, OSError) as error:
+    except (DataError, DeviceError, checkpoint.CheckpointError) as error:
         say(f"train_mnist.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        say(f"train_mnist.py: --out {args.out}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         say("train_mnist.py: stopped; the same command with --resume continues", file=sys.stderr)

@@ -10,17 +10,16 @@ PACKAGE = Path(__file__).parent.parent / "tritonconv"
 LAYERS = (
     *(
         "__init__",
-        "convert",
-        "explain",
+        "conversion",
+        "explanation",
         "nn",
         "patching",
         "functional",
         "tuning.measure",
         "recording",
         "replica",
-        "ops",
     ),
-    *("kernels", "tuning", "problems", "jit", "interpreter", "version"),
+    *("ops", "kernels", "tuning", "problems", "jit", "interpreter", "version"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}

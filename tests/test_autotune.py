@@ -1,5 +1,6 @@
 """autotune: only a right candidate wins, it is kept and found again, and the model is left as it was."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 import tritonconv
 from tritonconv import functional, jit, nn, tuning
@@ -105,7 +107,7 @@ def test_a_wrong_candidate_never_wins(device, timed, monkeypatch, how, reason):
         assert least < row.chosen["BLOCK_M"] == min(right)[0] <= row.built_in["BLOCK_M"]  # the second fastest
         assert row.refused and all(reason in refused for refused in row.refused)
         assert [least] not in right  # no speed of a wrong result
-        assert f"{len(row.refused)} of {row.candidates}" in str(report) and reason in str(report)
+        assert f"refused {len(row.refused)} of {row.candidates}" in str(report) and reason in str(report)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
 
 
@@ -136,6 +138,42 @@ def test_the_reference_is_another_algorithm(device, monkeypatch, launches):
         tritonconv.autotune(lambda a=algorithm: functional.conv2d(x, w, algorithm=a))
         wide = {name for name, arguments in launches if arguments["x_ptr"].dtype == torch.float64}
         assert wide == {f"{other}_forward_kernel"}
+
+
+def test_the_report_shows_what_changed(device, timed):
+    report = tritonconv.autotune(nn.Sequential(layer(device), torch.nn.ReLU()), picture(device))
+    changed, kept = [f"tile {n}" for n in (1, 2)]
+    rows = [dataclasses.replace(report.rows[0], key=changed), dataclasses.replace(report.rows[0], key=kept)]
+    rows[1] = dataclasses.replace(rows[1], chosen=rows[1].built_in, refused=())
+    shown = str(dataclasses.replace(report, rows=tuple(rows)))
+    assert changed in shown and kept not in shown and "2 measured, 0 known before, 1 not built in" in shown
+    assert str(dataclasses.replace(report, rows=(rows[1],))).startswith("1 measured, 0 known before, 0 not built in")
+
+
+def test_keyword_arguments_are_the_calls(device, timed):
+    x = picture(device)
+
+    def call(x, *, size):
+        return functional.max_pool2d(x, size)
+
+    (row,) = tritonconv.autotune(call, x, size=3).rows
+    assert "window=(3,3)" in row.key
+
+
+def test_reentrant_checkpointing_is_measured(device, timed):
+    conv, x = layer(device).requires_grad_(), picture(device).requires_grad_()
+    report = tritonconv.autotune(lambda x: checkpoint(conv, x, use_reentrant=True), x)
+    assert {row.key.split()[0] for row in report.rows} >= {"implicit_gemm_forward", "implicit_gemm_wgrad"}
+    assert conv.weight.grad is None and x.grad is None
+
+
+def test_a_machine_without_a_home_warns_once_and_tunes(device, timed, monkeypatch):
+    monkeypatch.delenv("TRITONCONV_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda self: exec("raise RuntimeError('no home directory')"))
+    with pytest.warns(UserWarning, match="holds for this process only.*TRITONCONV_CACHE_DIR may name") as warned:
+        report = tritonconv.autotune(layer(device), picture(device))
+    assert len(warned) == 1 and tuning.tuned() and report.rows[0].chosen == tuning.tuned()[next(iter(tuning.tuned()))]
 
 
 def test_a_wrong_built_in_tile_is_not_silent(device, timed, launches, monkeypatch):

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import nn
-from tritonconv.convert import Report, convert, restore
+from tritonconv.conversion import ConvertReport, convert, restore
 
 
 def chain(**kwargs) -> torch.nn.Sequential:
@@ -36,7 +36,7 @@ def classes(model: torch.nn.Module) -> list[str]:
     return [("nn." if type(m).__module__ == nn.__name__ else "") + type(m).__name__ for m in model.children()]
 
 
-def reasons(report: Report) -> dict[str, str]:
+def reasons(report: ConvertReport) -> dict[str, str]:
     return {row.name: row.reason for row in report.rows}
 
 

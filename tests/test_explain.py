@@ -1,15 +1,20 @@
 """explain: numbers worked out by hand, reasons, and that nothing runs and nothing changes."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
 from test_ops import SAMPLES, on, samples
+from torch.utils.checkpoint import checkpoint
 
 import tritonconv
 from bench import workloads
+from tests.networks import ResNet18
 from tritonconv import functional as TF
 from tritonconv import nn, tuning
 from tritonconv.problems import conv_problem
+from tritonconv.replica import replica
 
 
 def tensor(*shape: int, grad: bool = False, **options) -> torch.Tensor:
@@ -33,8 +38,8 @@ def test_plain_convolution():
     assert call.intensity == pytest.approx(3888 / 1336)
     assert (step.saved_bytes, step.kept_bytes, step.torch_kept_bytes, step.between) == (0, 0, 0, ())
     assert (call.floor_s, call.bound) == (None, "")
-    assert "floor      3.89 kFLOP, 1.34 kB, 2.91 FLOP/B\n" in str(report)
-    assert "saved  nothing of the 1.34 kB that torch's layers move" in str(report)
+    assert "floor      3.89 kFLOP, 1.34 kB, 2.91 FLOP/B\n" in report.details()
+    assert "saved  nothing of the 1.34 kB that torch's layers move" in report.details()
 
 
 def test_taps_in_the_padding_are_no_work():
@@ -83,7 +88,7 @@ def test_floor_in_seconds_and_what_bounds_it():
         report = tritonconv.explain(TF.conv2d, x, w, **given)
         _, call = only(report)
         assert (call.floor_s, call.bound) == (pytest.approx(seconds), bound)
-        assert f"bound by {bound}" in str(report)
+        assert f"bound by {bound}" in report.details()
 
 
 def test_an_expanded_axis_is_read_once():
@@ -96,7 +101,7 @@ def test_an_empty_batch_moves_nothing():
     report = tritonconv.explain(TF.conv2d, tensor(0, 2, 4, 4), tensor(3, 2, 3, 3))
     step, call = only(report)
     assert (call.launches, call.flops, call.least_bytes, step.least_bytes, step.saved_bytes) == ((), 0, 0, 0, 0)
-    assert "nothing to launch" in str(report)
+    assert "nothing to launch" in report.details()
 
 
 # --- bytes moved and saved ---
@@ -116,7 +121,7 @@ def test_fused_layer_against_torchs_layers():
     assert (pool.operator, wgrad.operator, backward.phase) == ("max_pool_backward", "convolution_wgrad", "backward")
     assert (pool.moved_bytes, wgrad.moved_bytes) == (72 + 18 + 288, 288 + 144 + 72 + 8)
     assert backward.least_bytes == outside  # dy, argmax, x, dw, db: the unpooled gradient does not leave
-    assert backward.between == (("float32 1×2×6×6", 2 * 288),)
+    assert backward.between == (("float32 1x2x6x6", 2 * 288),)
     assert backward.torch_bytes == (72 + 18 * 8 + 288) + 3 * 288 + (288 + 144 + 72 + 8)
     assert (wgrad.flops, pool.flops) == (forward.flops, 0)
 
@@ -146,9 +151,9 @@ def test_im2col_writes_its_columns_and_reads_them_again():
     x, w, y, columns = 128, 216, 48, 18 * 4 * 4
     assert [launch.moved_bytes for launch in call.launches] == [x + columns, columns + w + y]
     assert (step.least_bytes, step.saved_bytes) == (x + w + y, -2 * columns)
-    assert step.between == (("float32 1×18×2×2", 2 * columns),)
+    assert step.between == (("float32 1x18x2x2", 2 * columns),)
     assert call.reasons[0] == "asked for by name"
-    assert "nothing: 576 B more than the 392 B that torch's layers move" in str(report)
+    assert "nothing: 576 B more than the 392 B that torch's layers move" in report.details()
 
 
 def test_a_copy_made_by_torch_counts():
@@ -169,9 +174,9 @@ def test_split_k_and_tiles_of_a_gpu():
         **{"num_warps": 4, "num_stages": 3},
     }
     assert forward.calls[0].launches[0].grid == (64 * 28 * 28 // 64,)
-    assert "taps flattened: fewer than 16 channels (1) would leave most of a K block empty" in str(report)
-    assert "the GPUs' table, here sm_90" in str(report)
-    assert "split-K by 64" in str(report)
+    assert "taps flattened: fewer than 16 channels (1) would leave most of a K block empty" in report.details()
+    assert "the GPUs' table, here sm_90" in report.details()
+    assert "split-K by 64" in report.details()
     partial = 64 * (288 + 32) * 4
     assert backward.moved_bytes == backward.least_bytes + 2 * partial
     assert sum(moved for _, moved in backward.between) == 2 * partial
@@ -197,7 +202,7 @@ def test_every_operator_is_explained_by_the_launches_it_makes(name, i, device, l
     assert (call.operator, explained) == (name, ran)
     shapes = [tuple(t.shape) for t in ((real,) if isinstance(real, torch.Tensor) else real) if t.numel()]
     assert list(call.outputs.values()) == shapes
-    assert str(report)
+    assert str(report) and report.details()
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in SAMPLES}))
@@ -232,7 +237,7 @@ def test_layers_are_named_forward_and_backward(model, device):
         ("3", "backward", "convolution", 3),
         ("0.0", "backward", "convolution_max_pool", 2),
     ]
-    assert str(report).startswith("0.0: forward of convolution_max_pool\n")
+    assert report.details().startswith("0.0: forward of convolution_max_pool\n")
 
 
 def test_unfused_relu_has_a_layer_of_its_own(device):
@@ -287,7 +292,7 @@ def test_nothing_runs():
     x = torch.zeros(1, 1, 1, 1).expand(10**4, 64, 1000, 1000)
     report = tritonconv.explain(TF.conv2d, x, tensor(64, 64, 3, 3, grad=True), padding=1)
     assert report.steps[0].calls[0].outputs["y"] == (10**4, 64, 1000, 1000)
-    assert "TB" in str(report) and "TFLOP" in str(report)
+    assert "TB" in report.details() and "TFLOP" in report.details()
 
 
 def test_no_gradient_no_backward(model, device):
@@ -295,7 +300,7 @@ def test_no_gradient_no_backward(model, device):
     with torch.no_grad():
         report = tritonconv.explain(model, x)
     assert {step.phase for step in report.steps} == {"forward"}
-    assert str(report) == str(tritonconv.explain(model, x, backward=False))
+    assert report.details() == tritonconv.explain(model, x, backward=False).details()
 
 
 def test_autocast_is_seen(model, device):
@@ -307,7 +312,11 @@ def test_autocast_is_seen(model, device):
 def test_a_call_without_our_operators_says_so():
     report = tritonconv.explain(torch.nn.Linear(3, 2), tensor(4, 3))
     assert report.steps == ()
-    assert str(report) == "No operator of tritonconv was called; tritonconv.convert puts a model's layers on them."
+    assert (
+        str(report)
+        == report.details()
+        == "No operator of tritonconv was called; tritonconv.convert puts a model's layers on them."
+    )
 
 
 # --- errors ---
@@ -344,3 +353,91 @@ def test_what_a_container_fuses_is_shown_fused():
     tritonconv.convert(model)
     report = tritonconv.explain(model, torch.zeros(1, 1, 8, 8), backward=False)
     assert [(step.layer, step.of) for step in report.steps] == [("0", "convolution_max_pool"), ("3", "activate")]
+
+
+class Cached(torch.nn.Module):
+    """Keeps what it meets first: a table, a list, a number; and counts in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.table, self.seen = None, []
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.arange(x.shape[0])
+        self.calls += 1
+        self.seen.append(x)
+        self.latest = self.conv(x)
+        return self.latest
+
+
+@pytest.mark.parametrize("look", [tritonconv.explain, tritonconv.autotune])
+def test_what_a_call_keeps_is_put_back(look, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITONCONV_CACHE_DIR", str(tmp_path))
+    model = Cached()
+    with tuning.using({}):
+        look(model, tensor(2, 1, 5, 5))
+    assert (model.table, model.seen, model.calls.item(), hasattr(model, "latest")) == (None, [], 0, False)
+    assert model.conv.weight.grad is None
+    model(x := torch.zeros(3, 1, 5, 5))
+    assert type(model.table) is torch.Tensor and model.table.numel() == 3 and model.seen == [x]
+
+
+def test_a_replica_shares_what_is_shared_and_copies_what_can_be(tmp_path):
+    model = Cached()
+    model.tied, model.lock, model.nested = model.conv, threading.Lock(), {"w": [model.conv.weight, torch.ones(2)]}
+    model.hook = model.conv.extra_repr
+    twin = replica(model, lambda t: t.detach() + 1)
+    assert type(twin) is Cached and twin is not model and twin.tied is twin.conv is not model.conv
+    assert twin.lock is model.lock and twin.seen is not model.seen
+    assert twin.nested["w"][0] is twin.conv.weight and torch.equal(twin.conv.weight, model.conv.weight + 1)
+    assert torch.equal(twin.nested["w"][1], torch.full((2,), 2.0)) and twin.hook.__self__ is twin.conv
+    compiled = torch.compile(torch.nn.Sequential(model), backend="eager")
+    assert type(replica(compiled, lambda t: t)) is torch.nn.Sequential
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpointed_layers_are_explained(use_reentrant):
+    conv = nn.Conv2d(1, 2, 3)
+    x = tensor(1, 1, 5, 5, grad=True)
+    report = tritonconv.explain(lambda x: checkpoint(conv, x, use_reentrant=use_reentrant), x)
+    assert {"convolution", "convolution_dgrad", "convolution_wgrad"} <= {
+        c.operator for s in report.steps for c in s.calls
+    }
+    assert x.grad is None and conv.weight.grad is None
+
+
+def test_tiles_may_be_another_machines():
+    call, arguments = nn.Conv2d(16, 16, 3), tensor(2, 16, 8, 8)
+    asked = tritonconv.explain(call, arguments, target="sm_90")
+    with tuning.target("sm_90"):
+        assert asked == tritonconv.explain(call, arguments)
+    assert "sm_90" in asked.details() and "sm_90" not in tritonconv.explain(call, arguments).details()
+    with pytest.raises(
+        ValueError, match="target must be 'interpreter' or a GPU such as 'sm_90' or 'gfx942', but got 'H100'"
+    ):
+        tritonconv.explain(call, arguments, target="H100")
+
+
+def test_a_summary_has_a_line_a_layer_totals_and_the_largest():
+    model = ResNet18(width=8)
+    tritonconv.convert(model)
+    lines = str(tritonconv.explain(model, tensor(2, 3, 64, 64))).splitlines()
+    names = [line.split()[0] for line in lines]
+    assert len(lines) < 50 and names[0] == "layer" and names.count("layer1.0.relu") == 1
+    assert lines[names.index("all")].split()[:3] == ["all", "forward", "38"]
+    largest = lines[lines.index("most bytes are moved by") + 1 : -2]
+    assert len(largest) == 5 and all(" backward of " in line or " forward of " in line for line in largest)
+
+
+def test_reports_print_on_a_terminal_that_knows_ascii_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITONCONV_CACHE_DIR", str(tmp_path))
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+    reports = [tritonconv.convert(model), tritonconv.explain(model, x := tensor(1, 1, 8, 8))]
+    rates = dict(copy_bytes_per_s=1e12, matrix_flops_per_s=1e14)
+    texts = [*map(str, reports), tritonconv.explain(model, x, **rates).details(), reports[1].details()]
+    with tuning.using({}):
+        texts.append(str(tritonconv.autotune(model, x)))
+    assert all(text.isascii() for text in texts)

@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -167,30 +167,9 @@ def _alias(t: torch.Tensor) -> torch.Tensor:
 
 
 def _run_backward(outputs: Any) -> None:
-    """Backward from every output; the gradients of leaves that are no replica's are put back."""
     ends = [t for t in _pytree.tree_leaves(outputs) if isinstance(t, torch.Tensor) and t.grad_fn is not None]
-    before = [(leaf, leaf.grad) for leaf in _leaves_of(ends)]
-    for leaf, _ in before:
-        leaf.grad = None
-    try:
-        if before:  # a graph that was there before the call is needed again: it is kept
-            torch.autograd.backward(ends, [torch.ones_like(t) for t in ends], retain_graph=True)
-    finally:
-        for leaf, grad in before:
-            leaf.grad = grad
-
-
-def _leaves_of(outputs: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The leaves of the outputs' graph: what a backward adds gradients to."""
-    nodes: list[Any] = [t.grad_fn for t in outputs]
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if hasattr(node, "variable"):
-            yield node.variable
-        following = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= following
-        nodes += following
+    if ends:  # a graph that was there before the call is needed again: it is kept
+        torch.autograd.backward(ends, [torch.ones_like(t) for t in ends], retain_graph=True)
 
 
 class _Recorder(TorchDispatchMode):
@@ -202,6 +181,7 @@ class _Recorder(TorchDispatchMode):
         self._fake = fake
         self._target = tuning.current_target()  # autograd's threads, which meet this mode, know no context of ours
         self.names: dict[torch.nn.Module, str] = {}
+        self._grads: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
         self._sources: dict[int, Operation] = {}  # by the sequence number of the autograd node that a call got
         self._inside: Operation | None = None
 
@@ -215,9 +195,23 @@ class _Recorder(TorchDispatchMode):
             frame = frame.f_back
         return ""
 
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._inside is None:
+            for leaf, grad in self._grads.values():
+                leaf.grad = grad
+
+    def _set_aside_gradients(self, args: Any) -> None:
+        """Backward will add to a leaf that the call found without being given it: its .grad is put back in the end."""
+        for t in _pytree.tree_leaves(args):
+            if isinstance(t, torch.Tensor) and t.requires_grad and t.is_leaf and id(t) not in self._grads:
+                self._grads[id(t)] = (t, t.grad)
+                t.grad = None
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._inside is not None:
             return self._watch_copy(self._inside, func, args, kwargs or {})
+        self._set_aside_gradients(args)
         if func.namespace != "tritonconv":
             return func(*args, **(kwargs or {}))
         names = [argument.name for argument in func._schema.arguments]

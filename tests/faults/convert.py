@@ -5,7 +5,7 @@ from tests.faults.fault import Fault, faults
 CONVERTS = "tests/test_convert.py"
 
 CONVERT = faults(
-    "tritonconv/convert.py",
+    "tritonconv/conversion.py",
     "tests/test_convert.py",
     [
         # what is left

@@ -29,11 +29,11 @@ LAUNCH = faults(
         ),
         ("(type(value), value)", "value", "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors", "1, 1.0, True"),
         # how many are kept
-        ("                _records.move_to_end(key)\n", "", "test_records_hold_no_more_than_their_limit"),
+        ("    _records.pop(key, None)\n", "", "test_records_hold_no_more_than_their_limit"),
         ("_records.popitem(last=False)", "_records.popitem()", "test_records_hold_no_more_than_their_limit"),
         (
-            "    while sum(r.size for r in _records.values())",
-            "    if sum(r.size for r in _records.values())",
+            "    while sum(r.size for r in",
+            "    if sum(r.size for r in",
             "test_records_hold_no_more_than_their_limit",
         ),
         # what is launched
@@ -44,30 +44,17 @@ LAUNCH = faults(
             "test_helpers_call_helpers tests/test_conv2d.py::test_small_tiles",
         ),
         ("np.array([next(number) <<", "np.array([0 * next(number) <<", "test_dot"),
-        # torch's threads and precision
-        ("    torch.set_num_threads(1)\n", "", "test_torchs_threads_and_precision_are_the_callers_again"),
+        # what another launch in the middle of it leaves alone
         (
-            '        products.fp32_precision = "ieee"\n',
-            "        pass\n",
-            "test_torchs_threads_and_precision_are_the_callers_again",
+            "memory.tensors, recording.active, numpy_builder.grid_idx, numpy_builder.grid_dim = outer",
+            "recording.active = None",
+            "tests/test_threads.py::test_a_signal_handler_may_run_the_model_in_the_middle_of_a_launch",
         ),
         (
-            "        torch.set_num_threads(threads)\n",
-            "",
-            "test_torchs_threads_and_precision_are_the_callers_again",
-        ),
-        (
-            "            products.fp32_precision = precision\n",
-            "            pass\n",
-            "test_torchs_threads_and_precision_are_the_callers_again",
-        ),
-        (
-            "    try:\n        yield\n    finally:\n        torch.set_num_threads(threads)\n        if lowered:\n"
-            "            products.fp32_precision = precision\n",
-            "    yield\n    torch.set_num_threads(threads)\n    if lowered:\n"
-            "        products.fp32_precision = precision\n",
-            "test_torchs_threads_and_precision_are_the_callers_again",
-            "after a failing launch",
+            "    recording.active = None\n    try:",
+            "    try:",
+            "tests/test_threads.py::test_a_signal_handler_may_run_the_model_in_the_middle_of_a_launch",
+            "replayed, it notes what it does in the outer record",
         ),
     ],
 )
@@ -278,16 +265,21 @@ JIT = faults(
         ('kwargs.setdefault("enable_fp_fusion", True)', "kwargs", "test_interpreting_and_compiling_alternate"),
         ("return None if warmup else _interpret(", "return _interpret(", "test_warming_up_does_not_run"),
         (
-            "        _recorded = previous\n",
-            "        _recorded = None\n",
+            "        _recorded.reset(token)\n",
+            "        _recorded.set(None)\n",
             "test_recordings_nest_and_end_with_an_error",
             "one recording in another",
         ),
         (
-            "    try:\n        yield _recorded\n    finally:\n        _recorded = previous\n",
-            "    yield _recorded\n    _recorded = previous\n",
+            "    try:\n        yield launches\n    finally:\n        _recorded.reset(token)\n",
+            "    yield launches\n    _recorded.reset(token)\n",
             "test_recordings_nest_and_end_with_an_error",
             "after an error",
+        ),
+        (
+            "os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)\n",
+            "",
+            "tests/test_threads.py::test_a_process_forks_while_another_thread_is_in_a_launch",
         ),
         ("if len(devices) > 1:", "if len(devices) > 2:", "test_two_devices_are_refused"),
         (
@@ -319,8 +311,8 @@ JIT = faults(
             "num_warps",
         ),
         (
-            "_recorded.append(_bind(self, grid, args, kwargs))\n            return None\n",
-            "_recorded.append(_bind(self, grid, args, kwargs))\n",
+            "recorded.append(_bind(self, grid, args, kwargs))\n            return None\n",
+            "recorded.append(_bind(self, grid, args, kwargs))\n",
             "test_recorded_launches_do_not_run",
         ),
         (

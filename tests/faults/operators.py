@@ -43,6 +43,11 @@ REGISTRATION = faults(
             "zip(arguments, [True] * len(arguments)))",
             f"{CONV}::test_only_the_gradients_asked_for_are_computed",
         ),
+        (
+            "    _library._destroy()\n",
+            "    pass\n",
+            "tests/test_threads.py::test_the_package_may_be_imported_again",
+        ),
         ("        if kind.autocast:\n", "        if False:\n", "test_autocast_runs_convolutions_in_its_dtype"),
         ("autocast: ClassVar[bool] = False", "autocast: ClassVar[bool] = True", "test_autocast_leaves_the_rest_alone"),
         (" and t.dtype != torch.float64\n", "\n", "test_autocast_leaves_float64_alone"),
@@ -124,6 +129,12 @@ CONVOLUTION = faults(
             '        if self.needs["x"]:\n            last',
             "        if True:\n            last",
             "test_second_gradients_are_computed_where_they_are_asked_for",
+        ),
+        ("super().flops() * self.groups", "super().flops()", f"{OPS}::test_flops_are_counted_as_torchs"),
+        (
+            "conv = problem[0] if isinstance(problem, tuple) else problem  # with",
+            "conv = problem  # with",
+            f"{OPS}::test_flops_are_counted_as_torchs",
         ),
         (
             "return dw, self.dy.new_empty(problem.C_out if self.bias else 0)",

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import platform
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -13,7 +14,13 @@ _target: ContextVar[str | None] = ContextVar("architecture that tiles are chosen
 
 @contextlib.contextmanager
 def target(architecture: str | None) -> Iterator[None]:
-    """Choose this context's tiles for `architecture` ("interpreter", "sm_90", "gfx942", …) wherever the tensors lie."""
+    """Choose this context's tiles for `architecture` ("interpreter", "sm_90", "gfx942", …) wherever the tensors lie.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if architecture is not None and not re.fullmatch(r"interpreter|sm_\d+a?|gfx\w+", str(architecture)):
+        raise ValueError(f"target must be 'interpreter' or a GPU such as 'sm_90' or 'gfx942', but got {architecture!r}")
     token = _target.set(architecture)
     try:
         yield

@@ -25,7 +25,7 @@ from tritonconv.tuning import candidates, store
 from tritonconv.tuning.choices import tuned, using
 from tritonconv.tuning.reasons import Key, Tile, record_choices
 
-__all__ = ["Report", "Row", "autotune"]
+__all__ = ["AutotuneReport", "Row", "autotune"]
 
 # A candidate must be this much faster than the built-in choice: medians of the same tile differ by a few percent.
 LEAST_GAIN = 0.05
@@ -50,8 +50,11 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """What `autotune` did: a row a choice, in the order of the calls. `print(report)` shows it as a table."""
+class AutotuneReport:
+    """What `autotune` did: a row a choice, in the order of the calls.
+
+    `print(report)` shows the choices that are no longer the built-in ones, and what was refused.
+    """
 
     rows: tuple[Row, ...]
     files: tuple[Path, ...]
@@ -61,14 +64,17 @@ class Report:
         return tuple(row for row in self.rows if row.chosen != row.built_in)
 
     def __str__(self) -> str:
-        lines = [("built-in", "chosen", "speed-up", "refused", "choice")]
-        for row in self.rows:
-            ratio = f"{row.built_in_ms / row.chosen_ms:.2f}" if row.built_in_ms and row.chosen_ms else ""
-            refused = f"{len(row.refused)} of {row.candidates}" if row.source == "measured" else "known"
-            lines.append((_describe(row.built_in), _describe(row.chosen), ratio, refused, row.key))
-        widths = [max(len(line[column]) for line in lines) for column in range(4)]
-        table = ["  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in lines]
-        reasons = [f"refused for {row.key}: {reason}" for row in self.rows for reason in row.refused]
+        lines = [("built-in", "chosen", "speed-up", "choice")]
+        for row in self.changed:
+            ratio = f"{row.built_in_ms / row.chosen_ms:.2f}" if row.built_in_ms and row.chosen_ms else "known"
+            lines.append((_describe(row.built_in), _describe(row.chosen), ratio, row.key))
+        widths = [max(len(line[column]) for line in lines) for column in range(3)]
+        table = ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in lines if self.changed]
+        reasons = [
+            f"refused {len(row.refused)} of {row.candidates} for {row.key}: {'; '.join(row.refused)}"
+            for row in self.rows
+            if row.refused
+        ]
         measured = sum(row.source == "measured" for row in self.rows)
         known = len(self.rows) - measured
         files = ", ".join(map(str, self.files))
@@ -76,8 +82,8 @@ class Report:
         return "\n".join([*table, *reasons, summary])
 
 
-def autotune(model: Callable[..., Any], *example: Any) -> Report:
-    """Measure the tiles and algorithms of every call of our operators in `model(*example)` and use the fastest.
+def autotune(model: Callable[..., Any], *example: Any, **keywords: Any) -> AutotuneReport:
+    """Measure tiles and algorithms for each call of our operators in `model(*example, **keywords)`; use the fastest.
 
     Forward runs once and, where an output requires a gradient, so does backward (with a gradient of ones). A candidate
     may win only if its result was, bit for bit, that of another algorithm in float64 on the same device, and if it was
@@ -85,15 +91,15 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
     pixels round up to the same power of two, and in later processes that call autotune, by a file in
     TRITONCONV_CACHE_DIR (default ~/.cache/tritonconv). What is known already is not measured again.
 
-    A module is left as it was: no .grad is written, buffers and torch's random state are restored. Another callable is
-    run as it is, and so are hooks. Run nothing of ours in other threads meanwhile. Under DistributedDataParallel tune
-    the module inside, before wrapping it. Reentrant activation checkpointing is not supported, since it needs .grad.
+    A module is left as it was: a replica runs, on its parameters and on copies of all else that it holds; torch's
+    random state is restored. Another callable is run as it is, and so are hooks. What other threads run meanwhile is
+    right, but disturbs the measuring. Under DistributedDataParallel tune the module inside, before wrapping it.
 
     Args:
         model: an nn.Module or another callable, already converted and on its device.
-        example: what it is called with: tensors of the sizes, dtypes and memory formats to come.
+        example, keywords: what it is called with: tensors of the sizes, dtypes and memory formats to come.
 
-    Returns a Report: for every choice the built-in one, the chosen one, the ratio of times and what was refused.
+    Returns an AutotuneReport: the built-in and the chosen one of every choice, the ratio of times, what was refused.
 
     Warns: a built-in choice was refused; a damaged cache file was set aside; the cache folder cannot be written.
 
@@ -110,7 +116,8 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
         )
     if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("autotune cannot measure inside a CUDA graph capture: call it before capturing")
-    calls = {(call.op, *map(Like.of, call.arguments.values())): call for call in record(model, example, {}, run=True)}
+    recorded = record(model, example, keywords, run=True)
+    calls = {(call.op, *map(Like.of, call.arguments.values())): call for call in recorded}
     if not calls:
         raise ValueError(
             f"expected model to call an operator of tritonconv, but {type(model).__name__} called none: "
@@ -124,7 +131,7 @@ def autotune(model: Callable[..., Any], *example: Any) -> Report:
                 search.settle(trial)
     finally:
         files = search.keep()
-    return Report(tuple(search.rows.values()), files)
+    return AutotuneReport(tuple(search.rows.values()), files)
 
 
 # --- one call: repeating it, its reference ---
@@ -327,10 +334,10 @@ class _Search:
 
 
 def _describe(choice: Tile) -> str:
-    """64×64×32 flat 4w 3s: blocks, whether taps are flattened, warps, stages; or an algorithm's name."""
+    """64x64x32 flat 4w 3s: blocks, whether taps are flattened, warps, stages; or an algorithm's name."""
     if "algorithm" in choice:
         return choice["algorithm"]
-    words = ["×".join(str(choice[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K") if name in choice)]
+    words = ["x".join(str(choice[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K") if name in choice)]
     words += ["flat"] if choice.get("FLATTEN_TAPS") else []
     words += [f"{choice[name]}{name[4]}" for name in ("num_warps", "num_stages") if name in choice]
     return " ".join(words)

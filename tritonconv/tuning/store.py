@@ -24,7 +24,11 @@ from tritonconv.version import __version__
 def path(machine: str) -> Path:
     """The file that holds the choices for `machine`, as device.machine names it."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(os.environ.get("TRITONCONV_CACHE_DIR") or Path(home) / "tritonconv").expanduser()
+    folder = Path(os.environ.get("TRITONCONV_CACHE_DIR") or Path(home) / "tritonconv")
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:  # no home directory: a place where nothing is read and `merge` warns
+        folder = Path(os.devnull) / folder
     name = f"{machine} triton {triton.__version__} tritonconv {__version__}"
     return folder / (re.sub(r"[^A-Za-z0-9._]+", "-", name) + ".json")
 
@@ -59,7 +63,8 @@ def merge(file: Path, choices: Mapping[str, Tile]) -> None:
             written.write_text(text + "\n")
             os.replace(written, file)
     except OSError as error:
-        warnings.warn(f"what was tuned holds for this process only: cannot write {file} ({error})", stacklevel=4)
+        why = f"cannot write {file} ({error}); TRITONCONV_CACHE_DIR may name another folder"
+        warnings.warn(f"what was tuned holds for this process only: {why}", stacklevel=4)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from tritonconv import nn
 from tritonconv.patching import calls_of
 from tritonconv.problems import DTYPES
 
-__all__ = ["Report", "Row", "convert", "restore"]
+__all__ = ["ConvertReport", "Row", "convert", "restore"]
 
 Filter = Callable[[torch.nn.Module, str], bool]
 
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ConvertReport:
     """What `convert` or `restore` did. `print(report)` shows it as a table, equal rows as one.
 
     `rows` has a layer each, in the model's order. `fused` has the names of the layers that an nn.Sequential runs as one
@@ -83,7 +83,7 @@ class Report:
             yield RESTORE
 
 
-def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None = None) -> Report:
+def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None = None) -> ConvertReport:
     """Put the Conv2d, MaxPool2d and ReLU layers of `model` on tritonconv's kernels, in place.
 
     Swapped are objects whose class is exactly torch.nn's; subclasses, parametrized, lazy, quantized and scripted ones
@@ -96,8 +96,8 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
 
     Convert before the first call of torch.compile: a graph compiled earlier may go on with torch's layers.
 
-    Returns a Report: every layer swapped or left, why, and what is fused where. Layers of other kinds (Linear, ...) are
-    not listed.
+    Returns a ConvertReport: every layer swapped or left, why, and what is fused where. Layers of other kinds (Linear,
+    ...) are not listed.
 
     Raises:
         TypeError: model is not an nn.Module, or filter_fn is not callable.
@@ -127,17 +127,17 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
         elif before in OURS:
             reason = "; ".join(filter(None, ["tritonconv's already", reasons.get(module) if fuse else ""]))
             rows.append(Row(name, "left", _name(before), _name(before), reason))
-    return Report(tuple(rows), tuple(fused), tuple(_calls(model)))
+    return ConvertReport(tuple(rows), tuple(fused), tuple(_calls(model)))
 
 
-def restore(model: torch.nn.Module) -> Report:
+def restore(model: torch.nn.Module) -> ConvertReport:
     """Give the layers that `convert` swapped torch.nn's classes again, in place: its inverse.
 
     For what wants torch's own layers: export to ONNX, torch.ao.quantization, torch.jit.script. Parameters, hooks and
     names stay; an `algorithm` set on a layer is dropped. Layers with no counterpart in torch.nn (ConvReLU2d,
     ConvReLUMaxPool2d) and subclasses of ours, parametrized and sharded ones among them, are left.
 
-    Returns a Report: every layer swapped back or left, and why.
+    Returns a ConvertReport: every layer swapped back or left, and why.
 
     Raises:
         TypeError: model is not an nn.Module.
@@ -159,7 +159,7 @@ def restore(model: torch.nn.Module) -> Report:
             is_changed = hasattr(module, "parametrizations")
             reason = "parametrized: remove its parametrizations first" if is_changed else "a subclass of ours"
             rows.append(Row(name, "left", _name(kind), _name(kind), reason))
-    return Report(tuple(rows))
+    return ConvertReport(tuple(rows))
 
 
 def _require_module(model: Any) -> None:

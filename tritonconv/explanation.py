@@ -3,6 +3,7 @@
 Nothing is computed: `recording` runs the call on tensors without data. The reasons are `tuning`'s own words.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,11 +11,13 @@ from typing import Any, Literal
 
 import torch
 
-from tritonconv import jit
+from tritonconv import jit, tuning
 from tritonconv.recording import FUSED, Operation, record, storage
 
-__all__ = ["Call", "Launch", "Report", "Step", "explain"]
+__all__ = ["Call", "ExplainReport", "Launch", "Step", "explain"]
 
+NOTHING = "No operator of tritonconv was called; tritonconv.convert puts a model's layers on them."
+LARGEST = 5  # steps that a summary names
 INDEX_BYTES = torch.int64.itemsize  # what torch's pooling writes and keeps for each output
 LEGEND = """\
 Counted: 2 FLOP a multiply-add inside the image, none for bias, ReLU and comparisons; a tensor once for each kernel
@@ -34,7 +37,7 @@ class Launch:
         if not self.grid:
             return self.kernel
         programs = math.prod(self.grid)
-        blocks = " × ".join(f"{k.removeprefix('BLOCK_')} {v}" for k, v in self.tile.items() if k.startswith("BLOCK_"))
+        blocks = " x ".join(f"{k.removeprefix('BLOCK_')} {v}" for k, v in self.tile.items() if k.startswith("BLOCK_"))
         options = "".join(
             f", {self.tile[f'num_{what}']} {what}" for what in ("warps", "stages") if f"num_{what}" in self.tile
         )
@@ -86,7 +89,7 @@ class Call:
             yield f"    why        {reason}"
         work = f"{_si(self.flops, 'FLOP')}, " if self.flops else ""
         ratio = f", {self.intensity:.3g} FLOP/B" if self.flops else ""
-        time = "" if self.floor_s is None else f"; {self.floor_s * 1e6:.3g} µs, bound by {self.bound}"
+        time = "" if self.floor_s is None else f"; {self.floor_s * 1e6:.3g} us, bound by {self.bound}"
         yield f"    floor      {work}{_si(self.least_bytes, 'B')}{ratio}{time}"
 
 
@@ -95,7 +98,7 @@ class Step:
     """Forward of a layer, one operator, or its backward, one to three. `layer` is the module's name, "" if unknown.
 
     `least_bytes` counts what enters and leaves the step once, `between` what its kernels hand one another: ("float32
-    2×3", bytes moved). `kept_bytes` is what forward keeps for backward beside the layer's inputs; torch's beside it.
+    2x3", bytes moved). `kept_bytes` is what forward keeps for backward beside the layer's inputs; torch's beside it.
     """
 
     layer: str
@@ -136,17 +139,41 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """What `explain` found: a step a layer and pass, in the order of the call. `print(report)` shows it."""
+class ExplainReport:
+    """What `explain` found: a step a layer and pass, in the order of the call.
+
+    `print(report)` shows a line a layer, totals and the largest steps; `print(report.details())` every kernel, its tile
+    and why.
+    """
 
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
         if not self.steps:
-            return "No operator of tritonconv was called; tritonconv.convert puts a model's layers on them."
+            return NOTHING
+        layers: dict[str, list[Step]] = {}
+        for step in self.steps:
+            layers.setdefault(step.layer, []).append(step)
+        lines: list[tuple[str, ...]] = [("layer", "operator", "kernels", "FLOP", "moved", "least", "torch moves")]
+        for name, steps in layers.items():
+            forward = [step for step in steps if step.phase == "forward"]
+            operators = dict.fromkeys(f"{s.of} {s.calls[0].algorithm}".rstrip() for s in forward or steps)
+            lines.append((name or "(no layer)", ", ".join(operators), *_counted(steps)))
+        lines += [("all", phase, *_counted(steps)) for phase, steps in self._phases()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join([*map(str.ljust, line[:2], widths), *map(str.rjust, line[2:], widths[2:])]) for line in lines
+        ]
+        largest = sorted(self.steps, key=lambda step: step.moved_bytes, reverse=True)[:LARGEST]
+        named = [f"  {step.layer} {step.phase} of {step.of}, {_si(step.moved_bytes, 'B')}" for step in largest]
+        return "\n".join([*table, "most bytes are moved by", *named, LEGEND])
+
+    def details(self) -> str:
+        """Every kernel of every step: its tile, why, the floor, and what is moved and saved."""
+        if not self.steps:
+            return NOTHING
         lines = [line for step in self.steps for line in step.lines()]
-        for phase in ("forward", "backward"):
-            steps = [step for step in self.steps if step.phase == phase]
+        for phase, steps in self._phases():
             if len(steps) > 1:
                 flops, moved, torchs = (
                     sum(getattr(s, f) for s in steps) for f in ("flops", "moved_bytes", "torch_bytes")
@@ -155,15 +182,28 @@ class Report:
                 lines.append(f"all {phase}: {_si(flops, 'FLOP')}, {_si(moved, 'B')} moved; saved {saved}")
         return "\n".join([*lines, LEGEND])
 
+    def _phases(self) -> Iterator[tuple[str, list[Step]]]:
+        for phase in ("forward", "backward"):
+            if steps := [step for step in self.steps if step.phase == phase]:
+                yield phase, steps
+
+
+def _counted(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Kernels, FLOP, and bytes: moved, the least, and moved by torch."""
+    kernels = sum(len(call.launches) for step in steps for call in step.calls)
+    moved = (sum(getattr(step, name) for step in steps) for name in ("moved_bytes", "least_bytes", "torch_bytes"))
+    return str(kernels), _si(sum(step.flops for step in steps), "FLOP"), *(_si(each, "B") for each in moved)
+
 
 def explain(
     call: Callable[..., Any],
     *args: Any,
     backward: bool = True,
+    target: str | None = None,
     copy_bytes_per_s: float | None = None,
     matrix_flops_per_s: float | None = None,
     **kwargs: Any,
-) -> Report:
+) -> ExplainReport:
     """Which kernels `call(*args, **kwargs)` and its backward would launch, in which tiles, why, and what they move.
 
     The Python code of `call` runs once, on tensors without data: nothing is computed or allocated, and parameters,
@@ -174,15 +214,17 @@ def explain(
         call: a module, or a function such as tritonconv.functional.conv2d. Modules show their layers' names.
         args, kwargs: what it is called with, tensors of any size on any device.
         backward: explain the backward pass too.
+        target: the architecture that tiles are chosen for, such as "sm_90", "gfx942" or "interpreter"; the one of the
+            device that holds the tensors unless given.
         copy_bytes_per_s, matrix_flops_per_s: what the device reaches, as `python -m bench` measures it: bytes read
             plus bytes written a second by a copy, FLOP a second by a matrix product in this dtype. With both, a floor
             has a time, and names which of the two bounds it.
 
-    Returns a Report; print it. Tiles are for the device that holds the tensors.
+    Returns an ExplainReport; print it, or its `details()`.
 
     Raises:
         TypeError: an argument of the wrong type, one rate without the other, or a lazy module without its sizes.
-        ValueError: a rate that is not above zero.
+        ValueError: a rate that is not above zero, or a target that is no architecture.
         What the call itself raises; one that looks at its tensors' values cannot be explained (RuntimeError).
     """
     if not callable(call):
@@ -191,8 +233,9 @@ def explain(
         raise TypeError(f"backward must be True or False, but got backward={backward!r}")
     rates = {"copy_bytes_per_s": copy_bytes_per_s, "matrix_flops_per_s": matrix_flops_per_s}
     _require_rates(rates)
-    recorded = record(call, args, kwargs, backward)
-    return Report(tuple(_steps(recorded, copy_bytes_per_s, matrix_flops_per_s)))
+    with contextlib.nullcontext() if target is None else tuning.target(target):
+        recorded = record(call, args, kwargs, backward)
+    return ExplainReport(tuple(_steps(recorded, copy_bytes_per_s, matrix_flops_per_s)))
 
 
 def _require_rates(rates: dict[str, float | None]) -> None:
@@ -329,7 +372,7 @@ def _footprints(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _by(sizes: Sequence[int]) -> str:
-    return "×".join(map(str, sizes)) or "()"
+    return "x".join(map(str, sizes)) or "()"
 
 
 def _si(value: float, unit: str) -> str:
