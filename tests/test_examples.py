@@ -1,12 +1,14 @@
 """examples/train_mnist.py as a user meets it: its data, files, exit codes, checkpoints and processes."""
 
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -124,6 +126,8 @@ def test_leaves_metrics_and_figures(backend, whole_run):
     assert metrics["digits"]["train"] == TRAIN and metrics["digits"]["test"] == TEST
     assert len(metrics["step_losses"]) == 2 * STEPS
     assert [row["epoch"] for row in metrics["epochs"]] == [1, 2]
+    assert sum(row["seconds"] for row in metrics["epochs"]) == pytest.approx(metrics["seconds"])
+    assert re.fullmatch(r"cpu \(\w+, \d+ threads?\)", metrics["device"])
     assert metrics["test_accuracy"] * TEST == pytest.approx(round(metrics["test_accuracy"] * TEST))
     for name in FIGURES:
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -357,6 +361,22 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         atomic.write(tmp_path / "file", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["a file is there", "the disk is full"])
+def test_an_output_folder_of_no_use_is_one_line(full, data_dir, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    if full:
+        sync = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(os, "fsync", lambda file: exec("raise sync", {"sync": sync}))
+    else:
+        out.write_text("a file")
+        out = out / "below"
+    assert train_mnist.main(arguments(data_dir, out)) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1].startswith(f"train_mnist.py: --out {out}: [Errno ")
+    assert not any("Traceback" in line for line in printed)
+    assert not full or list(out.iterdir()) == []  # nothing half written
 
 
 # Checkpoints

@@ -313,9 +313,9 @@ TRAINING = [
             ("accuracy < args.target_accuracy:", "accuracy <= args.target_accuracy:", "test_exit_codes"),
             ("        return 130\n", "        return 0\n", "test_exit_codes"),
             (
-                "(DataError, DeviceError, checkpoint.CheckpointError, OSError)",
-                "(DataError, DeviceError, checkpoint.CheckpointError)",
-                "test_exit_codes",
+                "    except OSError as error:\n        say",
+                "    except ZeroDivisionError as error:\n        say",
+                "tests/test_examples.py::test_an_output_folder_of_no_use_is_one_line",
             ),
             (
                 "                layer.algorithm = algorithm\n",

@@ -293,8 +293,8 @@ MEASURE = [
                 "test_a_damaged_file_is_set_aside_with_one_warning",
             ),
             (
-                "    except OSError as error:\n        warnings",
-                "    except ValueError as error:\n        warnings",
+                "    except OSError as error:\n        why",
+                "    except ValueError as error:\n        why",
                 "test_without_a_folder_to_write_results_hold_for_the_process",
             ),
             (
