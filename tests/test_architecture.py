@@ -123,3 +123,17 @@ def test_kernels_end_in_kernel_and_every_one_is_launched():
     subscripts = [n.func for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Subscript)]
     launched = {dotted(subscript.value) for subscript in subscripts} & jitted
     assert launched == {name for name in jitted if name.endswith("_kernel")}
+
+
+@pytest.mark.parametrize("folder", ["tritonconv", "bench", "examples"])
+def test_what_may_be_printed_is_ascii(folder):
+    """A terminal may know nothing else. Text is what no docstring is, and the module docstrings that argparse shows."""
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        holders = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body]
+        docstrings = {id(n.body[0].value) for n in holders if isinstance(n.body[0], ast.Expr)}
+        texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        printed = [n.value for n in texts if id(n) not in docstrings]
+        if "__doc__" in path.read_text():
+            printed.append(ast.get_docstring(tree) or "")
+        assert [text for text in printed if not text.isascii()] == [], path
