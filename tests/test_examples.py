@@ -140,7 +140,9 @@ def test_backends_take_the_same_steps(whole_run):
     torch_losses, our_losses = (
         strict_json(whole_run(backend)[0] / "metrics.json")["step_losses"] for backend in ("torch", "triton")
     )
-    assert our_losses == pytest.approx(torch_losses, rel=1e-4)  # float32 sums in another order, 8 steps of Adam
+    assert our_losses[:2] == pytest.approx(torch_losses[:2], rel=1e-5)  # float32 sums in another order
+    # A rounding error turns a ReLU or a maximum, and Adam amplifies it: 1.3e-3 at the eighth step on some CPUs.
+    assert our_losses == pytest.approx(torch_losses, rel=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -383,8 +385,10 @@ def test_an_output_folder_of_no_use_is_one_line(full, data_dir, tmp_path, monkey
 
 KILLED_RUN = """
 import os, signal, sys
+import torch
 sys.path.insert(0, {examples!r})
 import atomic, results, train_mnist
+torch.set_num_threads({threads})
 
 def kill_at(module, name, count):
     original, calls = getattr(module, name), []
@@ -422,7 +426,10 @@ def outcome(out: Path) -> tuple[dict, dict]:
 )
 def test_killed_run_resumes_with_the_same_numbers(module, name, count, backend, data_dir, whole_run, tmp_path):
     broken = arguments(data_dir, tmp_path, backend=backend)
-    code = KILLED_RUN.format(examples=str(EXAMPLES), module=module, name=name, count=count, arguments=broken)
+    threads = torch.get_num_threads()
+    code = KILLED_RUN.format(
+        examples=str(EXAMPLES), module=module, name=name, count=count, arguments=broken, threads=threads
+    )
     killed = run_python("-c", code)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "metrics.json").exists()
