@@ -91,15 +91,17 @@ def test_a_model_runs_while_another_thread_explains_it(device):
 
 def test_what_backward_needs_of_the_caller_reaches_autograds_thread(monkeypatch):
     """On a GPU backward runs on a thread of autograd's own; here it is any other thread."""
-    backward = torch.autograd.grad
-    monkeypatch.setattr(
-        torch.autograd, "grad", lambda *args, **kwargs: in_a_mode_of_this_thread(backward, args, kwargs)
-    )
+    backward, threads = torch.autograd.backward, []
+
+    def elsewhere(*args: Any, **kwargs: Any) -> None:
+        threads.append(in_a_mode_of_this_thread(backward, args, kwargs))
+
+    monkeypatch.setattr(torch.autograd, "backward", elsewhere)
     x = torch.zeros(64, 64, 16, 16, requires_grad=True)
     with tuning.target("sm_90"):
         report = tritonconv.explain(nn.Conv2d(64, 64, 3, padding=1), x)
     tiles = [launch.tile for step in report.steps for call in step.calls for launch in call.launches]
-    assert len(tiles) > 2 and all("num_warps" in tile for tile in tiles)
+    assert len(threads) == 1 and len(tiles) > 2 and all("num_warps" in tile for tile in tiles)
 
 
 def in_a_mode_of_this_thread(function: Callable, args: tuple, kwargs: dict) -> Any:
