@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="fewer repeats; on a GPU no torch.compile, else small batches")
     p.add_argument("--scaling", action="store_true", help="one convolution over batch, channels and picture instead")
     p.add_argument("--seed", type=int, help="of the inputs; default: a new one, kept in the JSON")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, anew after each problem")
+    p.add_argument("--json", type=rows.new_file, metavar="FILE", help="write the rows here, anew after each problem")
     p.add_argument("--compare", type=Path, metavar="OLD.json", help="print each row's old time over its new one")
     return p
 
@@ -170,10 +170,6 @@ def check(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
             re.compile(getattr(args, option))
         except re.error as error:
             p.error(f"--{option}: {getattr(args, option)!r} is no regular expression: {error}")
-    if args.json and not args.json.parent.is_dir():
-        p.error(f"--json: there is no folder {args.json.parent}")
-    if args.json and args.json.is_dir():
-        p.error(f"--json: {args.json} is a folder")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,7 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     effort = timing.QUICK if args.quick else Effort()
     layouts = args.layout or list(providers.LAYOUTS)
     compile = gpu and not args.quick and not args.scaling
-    measured = run_all(todo, layouts, args.providers, compile, device, effort, args.json, conditions)
+    try:
+        measured = run_all(todo, layouts, args.providers, compile, device, effort, args.json, conditions)
+    except OSError as error:
+        p.error(f"--json {args.json}: {error}")
     if "copy_bytes_per_s" in conditions:
         print(f"measured roofs: copy {conditions['copy_bytes_per_s'] * 1e-12:.3g} TB/s", end="")
         print("".join(f", {k} {v * 1e-12:.4g} TFLOP/s" for k, v in conditions["matrix_flops_per_s"].items()))

@@ -255,20 +255,23 @@ def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> 
                         yield examine(launch, architecture, dtype, workload)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16", "float32", "tf32"])
     parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on 'workload kernel'")
-    parser.add_argument("--json", type=Path, help="write the rows here")
-    args = parser.parse_args()
+    parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the rows here")
+    args = parser.parse_args(argv)
     rows = list(rows_for(args.target, args.dtype, args.only))
     conditions = environment.describe()
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     table = [dataclasses.asdict(row) | {"over budget": "; ".join(problems(row))} for row in rows]
     print(tabulate(table, headers="keys", tablefmt="github"))
     if args.json:
-        results.replace(args.json, json.dumps({"conditions": conditions, "rows": table}, indent=1).encode())
+        try:
+            results.replace(args.json, json.dumps({"conditions": conditions, "rows": table}, indent=1).encode())
+        except OSError as error:
+            parser.error(f"--json {args.json}: {error}")
 
 
 if __name__ == "__main__":

@@ -142,10 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four IDX files, for `epoch`")
     parser.add_argument("--batch-size", type=int, default=64, help="of `step` (%(default)s)")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the figures here")
     args = parser.parse_args(argv)
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f"--json: there is no folder {args.json.parent}")
     if unknown := set(args.work) - {"step", "epoch", "example"}:
         parser.error(f"argument work: {sorted(unknown)[0]!r} is not step, epoch or example")
     if min(args.batch_size, args.steps) < 1:
@@ -165,7 +163,10 @@ def main(argv: list[str] | None = None) -> None:
     print(table(measured))
     if args.json:
         content = {"conditions": conditions, "rows": [dataclasses.asdict(m) for m in measured]}
-        results.replace(args.json, json.dumps(content, indent=1).encode())
+        try:
+            results.replace(args.json, json.dumps(content, indent=1).encode())
+        except OSError as error:
+            parser.error(f"--json {args.json}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Rows of results: what each holds, how they are compared, and their file, which is there whole or not at all."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -116,6 +117,16 @@ def write(path: Path, conditions: dict[str, Any], rows: Sequence[Row]) -> None:
     content = {"conditions": conditions, "rows": [dataclasses.asdict(row) for row in rows]}
     text = json.dumps(content, indent=1, allow_nan=False)
     replace(path, f"{text}\n".encode())
+
+
+def new_file(text: str) -> Path:
+    """The type of an option that names a file to write: what would fail at the end of a run is refused before it."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def replace(path: Path, content: bytes) -> None:

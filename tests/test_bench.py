@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from bench import __main__ as bench
-from bench import environment, gate, providers, report, rows, steps, tables, timing, workloads
+from bench import codegen, environment, gate, providers, report, rows, steps, tables, timing, workloads
 from bench import interpreter as interpreter_bench
 from bench.rows import Row
 from bench.workloads import Problem, Workload
@@ -502,6 +504,26 @@ def test_the_whole_command_on_a_cpu(tmp_path):
     assert {"gpu", "driver", "torch", "triton", "commit", "date", "seed"} <= content["conditions"].keys()
     assert len(content["rows"]) == 8  # forward and backward; ours and torch, in two layouts
     assert all(entry["tflops"] is None and entry["median_ms"] > 0 for entry in content["rows"])
+
+
+@cpu_only
+@pytest.mark.parametrize("module", [bench, codegen, interpreter_bench], ids=lambda module: module.__name__)
+def test_a_full_disk_is_one_line_that_names_the_option(module, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(codegen, "rows_for", lambda *_: [])
+    measured = [interpreter_bench.Measured("step", by, [1.0]) for by in (interpreter_bench.OWN, interpreter_bench.GPUS)]
+    monkeypatch.setattr(interpreter_bench, "measure_step", lambda *_: measured)
+    monkeypatch.setattr(interpreter_bench, "table", str)
+    arguments = ["--quick", "--only", "maxpool-2x2", "--mode", "forward"] if module is bench else []
+    with pytest.raises(SystemExit) as exit:
+        module.main([*arguments, "--json", str(tmp_path / "rows.json")])
+    assert exit.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: --json {tmp_path}/rows.json: [Errno 28] No space left on device" in last
+    assert list(tmp_path.iterdir()) == []
 
 
 @cpu_only
