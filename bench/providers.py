@@ -18,7 +18,7 @@ Tensors = Mapping[str, torch.Tensor]
 Function = Callable[..., torch.Tensor]
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-ALGORITHMS = ("direct", "im2col", "implicit_gemm")
+ALGORITHMS: tuple[functional.Algorithm, ...] = ("direct", "im2col", "implicit_gemm")
 # Without its own CUDA graphs: they would copy the inputs on each call, which is no part of the layer. A step's graph is
 # captured by the bench, the same for everyone.
 COMPILE_MODE = "max-autotune-no-cudagraphs"
@@ -74,7 +74,7 @@ def torch_function(problem: Problem) -> Function:
     return run
 
 
-def our_function(problem: Problem, algorithm: str) -> Function:
+def our_function(problem: Problem, algorithm: functional.Algorithm) -> Function:
     """The problem in tritonconv, in one call."""
     c, variant = problem.workload, problem.variant
     arguments: dict[str, Any] = {"stride": c.stride, "padding": c.padding, "dilation": c.dilation, "groups": c.groups}
@@ -124,7 +124,7 @@ def reference(problem: Problem, inputs: Tensors) -> Tensors:
     return set_up(torch_function(problem), problem, {name: t.double() for name, t in inputs.items()}, "nchw").results
 
 
-def ours(algorithm: str, layout: str) -> Provider:
+def ours(algorithm: functional.Algorithm, layout: str) -> Provider:
     def set_up_ours(problem: Problem, inputs: Tensors) -> Trial:
         return set_up(our_function(problem, algorithm), problem, inputs, layout)
 

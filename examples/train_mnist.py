@@ -37,7 +37,9 @@ EVALUATION_BATCH = 500
 RECIPE = ("backend", "algorithm", "dtype", "epochs", "batch_size", "lr", "seed")  # what a resumed run must share
 
 
-def build_model(backend: str = "triton", algorithm: str = "auto", seed: int = 0) -> nn.Sequential:
+def build_model(
+    backend: str = "triton", algorithm: tritonconv.functional.Algorithm = "auto", seed: int = 0
+) -> nn.Sequential:
     """mnist-cnn3 with the initial weights of `seed`, the same for both backends."""
     torch.manual_seed(seed)
     model = networks.mnist_cnn3()

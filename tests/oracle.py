@@ -19,13 +19,24 @@ ALGORITHMS = ("direct", "im2col", "implicit_gemm")
 FACTOR, FLOOR = 2.0, 3.0
 
 
-def pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def axes(value, rank: int) -> tuple[int, ...]:
+    """One entry an axis."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def along(value, rank: int):
+    """What is given for two axes, for `rank` of them: the last one, or another like it before both."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return value
+    return {1: value[-1:], 2: value, 3: value[-1:] + value}[rank]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A convolution with the reason why it is in the table. N = None is an unbatched input."""
+    """A convolution with the reason why it is in the table. N = None is an unbatched input.
+
+    It is written down for two axes; `along` has it for one and three.
+    """
 
     name: str
     reason: str
@@ -36,14 +47,28 @@ class Case:
     C_out: int = 4
     R: int = 3
     S: int = 3
-    stride: int | tuple[int, int] = 1
-    padding: int | tuple[int, int] | str = 0
-    dilation: int | tuple[int, int] = 1
+    stride: int | tuple[int, ...] = 1
+    padding: int | tuple[int, ...] | str = 0
+    dilation: int | tuple[int, ...] = 1
     groups: int = 1
     bias: bool = True
+    rank: int = 2
 
     def __str__(self) -> str:
-        return self.name
+        return self.name if self.rank == 2 else f"{self.name}, {self.rank}d"
+
+    def along(self, rank: int) -> "Case":
+        sliding = {name: along(getattr(self, name), rank) for name in ("stride", "padding", "dilation")}
+        return dataclasses.replace(self, rank=rank, **sliding)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(D, H, W) of the picture, as many as there are axes; D is another number than W."""
+        return (self.W + (self.W > 1), self.H, self.W)[3 - self.rank :]
+
+    @property
+    def filter(self) -> tuple[int, ...]:
+        return along((self.R, self.S), self.rank)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -52,8 +77,8 @@ class Case:
     def tensors(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> list:
         """[x, w, b]: values are uniform around 0, the same for every dtype up to rounding."""
         batch = () if self.N is None else (self.N,)
-        x = torch.rand(*batch, self.C_in, self.H, self.W, dtype=torch.float64) - 0.5
-        w = torch.rand(self.C_out, self.C_in // self.groups, self.R, self.S, dtype=torch.float64) - 0.5
+        x = torch.rand(*batch, self.C_in, *self.size, dtype=torch.float64) - 0.5
+        w = torch.rand(self.C_out, self.C_in // self.groups, *self.filter, dtype=torch.float64) - 0.5
         b = torch.rand(self.C_out, dtype=torch.float64) - 0.5 if self.bias else None
         return [None if t is None else t.to(device, dtype) for t in (x, w, b)]
 
@@ -106,26 +131,26 @@ def case(name: str) -> Case:
 
 
 def pad_of(weight: torch.Tensor, padding, dilation) -> list[int]:
-    """F.pad's list (left, right, top, bottom) for a convolution's padding."""
+    """F.pad's list (left, right, top, bottom, ...) for a convolution's padding."""
+    rank = weight.dim() - 2
     if padding == "valid":
-        return [0, 0, 0, 0]
+        return [0] * 2 * rank
     if padding == "same":
-        total = [d * (r - 1) for d, r in zip(pair(dilation), weight.shape[2:], strict=True)]
-        (top, bottom), (left, right) = [(t // 2, t - t // 2) for t in total]
-        return [left, right, top, bottom]
-    pad_h, pad_w = pair(padding)
-    return [pad_w, pad_w, pad_h, pad_h]
+        total = [d * (r - 1) for d, r in zip(axes(dilation, rank), weight.shape[2:], strict=True)]
+        return [pad for t in reversed(total) for pad in (t // 2, t - t // 2)]
+    return [pad for p in reversed(axes(padding, rank)) for pad in (p, p)]
 
 
-def reference_conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> torch.Tensor:
+def reference_conv(x, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> torch.Tensor:
     """torch's convolution over a picture padded beforehand."""
-    return F.conv2d(F.pad(x, pad_of(w, padding, dilation)), w, b, stride, 0, dilation, groups)
+    function = getattr(F, f"conv{w.dim() - 2}d")
+    return function(F.pad(x, pad_of(w, padding, dilation)), w, b, stride, 0, dilation, groups)
 
 
-def peer_conv2d(*args: Any, **kwargs: Any) -> torch.Tensor:
+def peer_conv(x: torch.Tensor, w: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     with warnings.catch_warnings():  # torch remarks that 'same' with an even filter makes it copy the input
         warnings.filterwarnings("ignore", "Using padding='same'")
-        return F.conv2d(*args, **kwargs)
+        return getattr(F, f"conv{w.dim() - 2}d")(x, w, *args, **kwargs)
 
 
 def double(tensors: list) -> list:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import Case, reference_conv2d, value_and_gradients
+from oracle import Case, reference_conv, value_and_gradients
 
 from tritonconv import functional as TF
 from tritonconv import interpreter, tuning
@@ -56,7 +56,7 @@ def test_several_blocks_of_channels(c, chain, algorithm, device, launches):
     arguments = {**c.arguments, "algorithm": algorithm}
 
     def expected_chain(*tensors: torch.Tensor) -> torch.Tensor:
-        return after(reference_conv2d(*tensors, **c.arguments))
+        return after(reference_conv(*tensors, **c.arguments))
 
     dy = small_integers(*expected_chain(x, w, b).shape, device=device).contiguous(memory_format=torch.channels_last)
     expected = value_and_gradients(expected_chain, [x, w, b], dy)

@@ -17,8 +17,8 @@ from oracle import (
     case,
     double,
     magnitudes,
-    peer_conv2d,
-    reference_conv2d,
+    peer_conv,
+    reference_conv,
     value_and_gradients,
 )
 
@@ -30,16 +30,16 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
-def conv2d(c: Case, algorithm: str = "auto"):
-    return functools.partial(TF.conv2d, **c.arguments, algorithm=algorithm)
+def conv(c: Case, algorithm: str = "auto"):
+    return functools.partial(getattr(TF, f"conv{c.rank}d"), **c.arguments, algorithm=algorithm)
 
 
 def reference(c: Case):
-    return functools.partial(reference_conv2d, **c.arguments)
+    return functools.partial(reference_conv, **c.arguments)
 
 
 def peer(c: Case):
-    return functools.partial(peer_conv2d, **c.arguments)
+    return functools.partial(peer_conv, **c.arguments)
 
 
 def like_y(c: Case, tensors: list) -> torch.Tensor:
@@ -49,7 +49,7 @@ def like_y(c: Case, tensors: list) -> torch.Tensor:
 
 
 def check(c: Case, algorithm: str, tensors: list, dy: torch.Tensor) -> dict[str, torch.Tensor]:
-    ours = value_and_gradients(conv2d(c, algorithm), tensors, dy)
+    ours = value_and_gradients(conv(c, algorithm), tensors, dy)
     theirs = value_and_gradients(peer(c), tensors, dy)
     oracle = value_and_gradients(reference(c), double(tensors), *double([dy]))
     scale = value_and_gradients(reference(c), magnitudes(tensors), *magnitudes([dy]))
@@ -67,6 +67,22 @@ def test_named_case(c, algorithm, device):
     check(c, algorithm, tensors, like_y(c, tensors))
 
 
+RANKS = [c.along(rank) for c in CASES for rank in (1, 3)]
+
+
+OTHERS = [c for c in RANKS if c.name in ("plain", "unbatched", "stride (2,1)", "same 4x2", "groups 2")]
+
+
+@pytest.mark.parametrize(
+    ("c", "algorithm"),
+    [*((c, "implicit_gemm") for c in RANKS), *((c, algorithm) for c in OTHERS for algorithm in ("direct", "im2col"))],
+    ids=str,
+)
+def test_named_case_along_one_and_three_axes(c, algorithm, device):
+    tensors = c.tensors(torch.float32, device)
+    check(c, algorithm, tensors, like_y(c, tensors))
+
+
 @by_algorithm
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["plain", "stride (2,1)", "groups 2"])
@@ -78,7 +94,7 @@ def test_dtype(name, dtype, algorithm, device):
 @pytest.mark.slow
 @by_algorithm
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("c", CASES, ids=str)
+@pytest.mark.parametrize("c", [*CASES, *RANKS], ids=str)
 def test_named_case_in_every_dtype(c, dtype, algorithm, device):
     tensors = c.tensors(dtype, device)
     check(c, algorithm, tensors, like_y(c, tensors))
@@ -118,7 +134,7 @@ def test_small_integers_are_exact(name, dtype, algorithm, device):
     c = case(name)
     tensors = [(t * 5).round() for t in c.tensors(dtype, device)]  # -2 … 2: no sum here leaves ±256
     dy = (like_y(c, tensors) * 3).round()  # -1, 0, 1
-    ours = value_and_gradients(conv2d(c, algorithm), tensors, dy)
+    ours = value_and_gradients(conv(c, algorithm), tensors, dy)
     oracle = value_and_gradients(reference(c), double(tensors), *double([dy]))
     for which, truth in oracle.items():
         torch.testing.assert_close(ours[which].cpu().double(), truth, rtol=0, atol=0, msg=which)
@@ -156,7 +172,7 @@ def test_same_bits_run_to_run(algorithm, device):
     tensors = c.tensors(torch.float32, device)
     dy = like_y(c, tensors)
     with tuning.target("sm_90") if device.type == "cpu" else contextlib.nullcontext():
-        first, second = (value_and_gradients(conv2d(c, algorithm), tensors, dy) for _ in range(2))
+        first, second = (value_and_gradients(conv(c, algorithm), tensors, dy) for _ in range(2))
     assert all(torch.equal(first[which], second[which]) for which in first)
 
 
@@ -164,7 +180,7 @@ def test_same_bits_run_to_run(algorithm, device):
 
 
 def channels_last(t: torch.Tensor) -> torch.Tensor:
-    return t.contiguous(memory_format=torch.channels_last)
+    return t.contiguous(memory_format=torch.channels_last if t.dim() == 4 else torch.channels_last_3d)
 
 
 def transposed(t: torch.Tensor) -> torch.Tensor:
@@ -215,7 +231,7 @@ def test_expanded_gradient_of_a_sum(algorithm, device):
     c = case("stride (2,1)")
     tensors = c.tensors(torch.float32, device)
     ours, theirs = [t.clone().requires_grad_() for t in tensors], [t.clone().requires_grad_() for t in tensors]
-    conv2d(c, algorithm)(*ours).sum().backward()
+    conv(c, algorithm)(*ours).sum().backward()
     peer(c)(*theirs).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
@@ -226,16 +242,20 @@ def steps(t: torch.Tensor) -> list[int]:
     return [stride for size, stride in zip(t.shape, t.stride(), strict=True) if size > 1]
 
 
+FORMATS = [case(name) for name in ("plain", "N=1", "C_in=1", "C_out=1", "1x1", "groups 2", "depthwise")]
+# not N=1: on a CPU torch then takes a path of its own that knows no channels_last_3d
+FORMATS += [case(name).along(3) for name in ("plain", "C_in=1", "groups 2")]
+
+
 @by_algorithm
-@pytest.mark.parametrize("name", ["plain", "N=1", "C_in=1", "C_out=1", "1x1", "groups 2", "depthwise"])
+@pytest.mark.parametrize("c", FORMATS, ids=str)
 @pytest.mark.parametrize("which", ["", "x", "w", "xw", "y", "xwy"])
-def test_memory_format_follows_torch(which, name, algorithm, device):
+def test_memory_format_follows_torch(which, c, algorithm, device):
     """The strides of y, dx, dw and db are those torch answers when x, w or dy are channels_last."""
-    c = case(name)
     x, w, b = c.tensors(torch.float32, device)
     dy = like_y(c, [x, w, b])
     x, w, dy = (channels_last(t) if letter in which else t for letter, t in zip("xwy", (x, w, dy), strict=True))
-    ours = value_and_gradients(conv2d(c, algorithm), [x, w, b], dy)
+    ours = value_and_gradients(conv(c, algorithm), [x, w, b], dy)
     theirs = value_and_gradients(peer(c), [x, w, b], dy)
     assert {k: steps(t) for k, t in ours.items()} == {k: steps(t) for k, t in theirs.items()}
 
@@ -270,7 +290,7 @@ def test_activations_are_read_where_they_lie(layout, algorithm, device, launches
     w.requires_grad_()
     recording = dict(record_shapes=True, acc_events=True)  # torch 2.11 warns without the latter
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], **recording) as profile:
-        y = conv2d(c, algorithm)(x, w, b)
+        y = conv(c, algorithm)(x, w, b)
         torch.autograd.grad(y, [x, w], dy)
     tensors = [t for _, arguments in launches for t in arguments.values() if isinstance(t, torch.Tensor)]
     for activation in (x, dy):
@@ -288,7 +308,7 @@ def test_inputs_are_not_written(algorithm, device):
     tensors = c.tensors(torch.float32, device)
     dy = like_y(c, tensors)
     before = [t.clone() for t in [*tensors, dy]]
-    value_and_gradients(conv2d(c, algorithm), tensors, dy)
+    value_and_gradients(conv(c, algorithm), tensors, dy)
     assert all(torch.equal(a, b) for a, b in zip(before, [*tensors, dy], strict=True))
 
 
@@ -302,7 +322,7 @@ def test_only_the_gradients_asked_for_are_computed(wanted, algorithm, device, la
     tensors = dict(zip("xwb", c.tensors(torch.float32, device), strict=True))
     for name in wanted:
         tensors[name].requires_grad_()
-    y = conv2d(c, algorithm)(*tensors.values())
+    y = conv(c, algorithm)(*tensors.values())
     assert y.requires_grad == bool(wanted)
     launches.clear()
     if wanted:
@@ -321,7 +341,7 @@ def test_bias_gradient_alone(algorithm, device):
     c = case("plain")
     x, w, b = c.tensors(torch.float32, device)
     dy = like_y(c, [x, w, b])
-    y = conv2d(c, algorithm)(x, w, b.requires_grad_())
+    y = conv(c, algorithm)(x, w, b.requires_grad_())
     (db,) = torch.autograd.grad(y, b, dy)
     torch.testing.assert_close(db, dy.sum((0, 2, 3)))
 
@@ -427,9 +447,9 @@ def check_offsets(which: str, axis: int, algorithm: str, device: torch.device, r
     c = Case("int64", "each axis has at least three entries", N=3, C_in=3, C_out=3, H=5, W=5, padding=1)
     x, w, b = c.tensors(torch.float16, device)
     dy = like_y(c, [x, w, b])
-    near = value_and_gradients(conv2d(c, algorithm), [x, w, b], dy)
+    near = value_and_gradients(conv(c, algorithm), [x, w, b], dy)
     x, w, dy = (spread(t, axis, reach) if name == which else t for name, t in (("x", x), ("w", w), ("dy", dy)))
-    far = value_and_gradients(conv2d(c, algorithm), [x, w, b], dy)
+    far = value_and_gradients(conv(c, algorithm), [x, w, b], dy)
     assert all(torch.equal(near[key], far[key]) for key in near)
 
 

@@ -11,8 +11,8 @@ from oracle import (
     assert_all_close_to_oracle,
     case,
     double,
-    peer_conv2d,
-    reference_conv2d,
+    peer_conv,
+    reference_conv,
     value_and_gradients,
 )
 
@@ -53,8 +53,8 @@ def fused_pool(c: Case, pool: dict, algorithm: str = "auto"):
 
 def check(ours, chain, c: Case, tensors: list) -> None:
     """Three-way against float64; the chain runs on torch's convolution as peer and on the padded one as oracle."""
-    oracle = chain(functools.partial(reference_conv2d, **c.arguments))
-    peer = chain(functools.partial(peer_conv2d, **c.arguments))
+    oracle = chain(functools.partial(reference_conv, **c.arguments))
+    peer = chain(functools.partial(peer_conv, **c.arguments))
     y = oracle(*double(tensors))
     dy = (torch.rand_like(y) - 0.5).to(tensors[0])
     truth = value_and_gradients(oracle, double(tensors), *double([dy]))
@@ -105,7 +105,7 @@ def test_ties_fall_as_in_torch(dtype, algorithm, device):
     """Small whole numbers: every sum is exact, many windows are tied, and torch's whole chain must be met exactly."""
     c, pool = case("plain"), POOLS["overlap"]
     tensors = [(3 * t).round() for t in c.tensors(dtype, device)]
-    chain = pool_chain(functools.partial(peer_conv2d, **c.arguments), pool)
+    chain = pool_chain(functools.partial(peer_conv, **c.arguments), pool)
     dy = torch.randint(-2, 3, tuple(chain(*tensors).shape)).to(tensors[0])
     expected = value_and_gradients(chain, tensors, dy)
     got = value_and_gradients(fused_pool(c, pool, algorithm), tensors, dy)

@@ -12,11 +12,11 @@ from oracle import (
     ALGORITHMS,
     Case,
     assert_all_close_to_oracle,
+    axes,
     case,
     double,
     magnitudes,
-    pair,
-    reference_conv2d,
+    reference_conv,
     value_and_gradients,
 )
 
@@ -161,7 +161,7 @@ def cases(draw) -> Case:
     stride, dilation = draw(steps), draw(steps)
     same = stride == (1, 1) and draw(st.booleans())
     padding = "same" if same else (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
-    pads = [d * (r - 1) for d, r in zip(dilation, (R, S), strict=True)] if same else [2 * p for p in pair(padding)]
+    pads = [d * (r - 1) for d, r in zip(dilation, (R, S), strict=True)] if same else [2 * p for p in axes(padding, 2)]
     least = [max(1, d * (r - 1) + 1 - p) for d, r, p in zip(dilation, (R, S), pads, strict=True)]
     H, W = (least_size + draw(st.integers(0, 5)) for least_size in least)
     return Case(
@@ -187,7 +187,7 @@ def test_random_convolutions(device, c, algorithm):
     """Also windows wholly in the padding: the reference pads beforehand, so torch never sees one."""
     tensors = c.tensors(torch.float64, device)
     truth, scale = (
-        value_and_gradients(lambda *t: reference_conv2d(*t, **c.arguments), prepare(tensors))
+        value_and_gradients(lambda *t: reference_conv(*t, **c.arguments), prepare(tensors))
         for prepare in (double, magnitudes)
     )
     ours = value_and_gradients(lambda *t: TF.conv2d(*t, **c.arguments, algorithm=algorithm), tensors)

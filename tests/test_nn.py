@@ -6,7 +6,6 @@ few dozen products; what the kernels do in other dtypes is their own tests' busi
 
 import collections
 import copy
-import inspect
 import pickle
 
 import pytest
@@ -65,17 +64,6 @@ def test_conv2d_is_built_as_torch_builds_it(arguments):
     assert repr(ours) == f"tritonconv.nn.{theirs}"
     assert isinstance(ours, torch.nn.Conv2d)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    "ours, theirs", [(getattr(nn, n), getattr(torch.nn, n)) for n in ("Conv2d", "MaxPool2d", "ReLU")]
-)
-def test_the_constructor_takes_torchs_arguments_in_torchs_order(ours, theirs):
-    def taken(kind) -> list:
-        parameters = inspect.signature(kind).parameters.values()
-        return [(p.name, p.default) for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-
-    assert taken(ours) == taken(theirs)
 
 
 @each_pool

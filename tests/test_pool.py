@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import assert_close_to_oracle
+from oracle import along, assert_close_to_oracle
 
 from tritonconv import functional as TF
 from tritonconv.kernels import pooling
@@ -35,11 +35,12 @@ def tied(*shape: int) -> torch.Tensor:
     return torch.randint(-3, 4, shape).float()
 
 
-def assert_same_as_torch(x: torch.Tensor, pool: dict) -> None:
+def assert_same_as_torch(x: torch.Tensor, pool: dict, rank: int = 2) -> None:
     """Value, index and gradient, bit for bit, and the strides of all three."""
     ours, theirs = x.detach().requires_grad_(), x.detach().requires_grad_()
-    y, index = TF.max_pool2d(ours, **pool, return_indices=True)
-    expected, expected_index = F.max_pool2d(theirs, **pool, return_indices=True)
+    pool = {name: along(value, rank) for name, value in pool.items()} | {"return_indices": True}
+    y, index = getattr(TF, f"max_pool{rank}d")(ours, **pool)
+    expected, expected_index = getattr(F, f"max_pool{rank}d")(theirs, **pool)
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True, check_stride=True)
     torch.testing.assert_close(index, expected_index, rtol=0, atol=0, check_stride=True)
     dy = tied(*y.shape).to(y)
@@ -51,6 +52,20 @@ def assert_same_as_torch(x: torch.Tensor, pool: dict) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_same_as_torch(pool, dtype, device):
     assert_same_as_torch(tied(2, 3, 9, 8).to(device, dtype), pool)
+
+
+@by_pool
+@pytest.mark.parametrize("shape", [(2, 3, 8), (3, 8), (2, 3, 7, 9, 8), (3, 7, 9, 8)], ids=str)
+def test_same_as_torch_along_one_and_three_axes(pool, shape, device):
+    rank = 1 if len(shape) < 4 else 3
+    if rank == 3 and pool["kernel_size"] == (9, 8):
+        pool = dict(kernel_size=(7, 9, 8))
+    assert_same_as_torch(tied(*shape).to(device), pool, rank)
+
+
+def test_channels_last_along_three_axes(device):
+    x = tied(2, 3, 7, 9, 8).to(device).contiguous(memory_format=torch.channels_last_3d)
+    assert_same_as_torch(x, dict(kernel_size=(3, 2), stride=(2, 3), padding=(1, 0)), 3)
 
 
 LAYOUTS = {

@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from tritonconv import nn
+from tritonconv.nn.container import FOLLOWS, fusible, fusing, plain, why_watched
 from tritonconv.patching import calls_of
 from tritonconv.problems import DTYPES
 
@@ -23,7 +24,8 @@ __all__ = ["ConvertReport", "Row", "convert", "restore"]
 
 Filter = Callable[[torch.nn.Module, str], bool]
 
-SWAPS: dict[type, type] = {torch.nn.Conv2d: nn.Conv2d, torch.nn.MaxPool2d: nn.MaxPool2d, torch.nn.ReLU: nn.ReLU}
+NAMES = ("Conv1d", "Conv2d", "Conv3d", "Fold", "MaxPool1d", "MaxPool2d", "MaxPool3d", "ReLU", "Unfold")
+SWAPS: dict[type, type] = {getattr(torch.nn, name): getattr(nn, name) for name in NAMES}
 FUSED = (nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
 OURS = (*SWAPS.values(), *FUSED)
 NOT_YET = ("torch.nn.modules.conv", "torch.nn.modules.pooling", "torch.nn.modules.fold")  # their layers are reported
@@ -84,15 +86,15 @@ class ConvertReport:
 
 
 def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None = None) -> ConvertReport:
-    """Put the Conv2d, MaxPool2d and ReLU layers of `model` on tritonconv's kernels, in place.
+    """Put the convolutions, max poolings, ReLU, Unfold and Fold layers of `model` on tritonconv's kernels, in place.
 
     Swapped are objects whose class is exactly torch.nn's; subclasses, parametrized, lazy, quantized and scripted ones
     are left. Each stays the layer it was, with its name, hooks and parameters: optimizers go on. A layer for which
     `filter_fn(layer, name)` is false is left.
 
     With `fuse`, an nn.Sequential, or a subclass with its forward, in which a ReLU follows a convolution becomes
-    `tritonconv.nn.Sequential`: when it is called, it runs a Conv2d → ReLU (→ MaxPool2d) as one operator where nothing
-    can tell. What a custom forward does between its layers cannot be known: they are swapped, not fused.
+    `tritonconv.nn.Sequential`: when it is called, it runs a convolution → ReLU (→ max pooling) as one operator where
+    nothing can tell. What a custom forward does between its layers cannot be known: they are swapped, not fused.
 
     Convert before the first call of torch.compile: a graph compiled earlier may go on with torch's layers.
 
@@ -112,7 +114,8 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
         becoming = classes | swaps
         for container in model.modules():
             kinds = [becoming[layer] for layer in container._modules.values() if layer is not None]
-            if (nn.Conv2d, nn.ReLU) in itertools.pairwise(kinds) and (kind := _fusing(container)):
+            is_fused = any(one in FOLLOWS and FOLLOWS[one][0] is other for one, other in itertools.pairwise(kinds))
+            if is_fused and (kind := _fusing(container)):
                 swaps[container] = kind
     for module, ours in swaps.items():
         module.__class__ = ours
@@ -154,7 +157,7 @@ def restore(model: torch.nn.Module) -> ConvertReport:
         elif kind in FUSED:
             rows.append(Row(name, "left", _name(kind), _name(kind), "torch.nn has no such layer"))
         elif isinstance(module, nn.Sequential):
-            module.__class__ = nn.plain(kind)  # type: ignore[assignment]
+            module.__class__ = plain(kind)  # type: ignore[assignment]
         elif isinstance(module, OURS):
             is_changed = hasattr(module, "parametrizations")
             reason = "parametrized: remove its parametrizations first" if is_changed else "a subclass of ours"
@@ -198,12 +201,12 @@ def _why_left(module: torch.nn.Module) -> str:
         return "a subclass of torch.nn's layer: it may compute something else"
     if "forward" in vars(module) or "_conv_forward" in vars(module):
         return "its forward was replaced on the object"
-    if isinstance(module, torch.nn.Conv2d):
+    if isinstance(module, torch.nn.modules.conv._ConvNd):
         return _why_conv_left(module)
     return ""
 
 
-def _why_conv_left(conv: torch.nn.Conv2d) -> str:
+def _why_conv_left(conv: torch.nn.modules.conv._ConvNd) -> str:
     if conv.padding_mode != "zeros":
         return f"padding_mode={conv.padding_mode!r} not supported yet"
     for name, parameter in conv.named_parameters(recurse=False):
@@ -219,7 +222,7 @@ def _fusing(container: torch.nn.Module) -> type | None:
     if not isinstance(container, torch.nn.Sequential) or "forward" in vars(container):
         return None
     kind: Any = type(container)
-    return None if isinstance(container, torch.jit.ScriptModule) else nn.fusing(kind)
+    return None if isinstance(container, torch.jit.ScriptModule) else fusing(kind)
 
 
 def _fused(
@@ -233,7 +236,7 @@ def _fused(
         members: Any = container._modules if _fusing(container) else {}
         names, layers = [f"{holder}.{name}".lstrip(".") for name in members], [*members.values()]
         while layers:
-            length = nn.fusible(layers) if isinstance(container, nn.Sequential) else 1
+            length = fusible(layers) if isinstance(container, nn.Sequential) else 1
             obstacle = _obstacle(layers, names, length, left)
             if length > 1:
                 fused.append(tuple(names[:length]))
@@ -242,21 +245,22 @@ def _fused(
                 alone[layers[0]] = f"not fused: {obstacle}"
             names, layers = names[length:], layers[length:]
     elsewhere = "not fused: only an nn.Sequential tells what follows"
-    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
+    convolutions = [module for module in model.modules() if type(module) in FOLLOWS]
     return fused, {conv: partly.get(conv, alone.get(conv, elsewhere)) for conv in convolutions}
 
 
 def _obstacle(layers: list[torch.nn.Module], names: list[str], length: int, left: dict[torch.nn.Module, str]) -> str:
     """Why the first of the layers is run with `length` of them and not with more; "" where no more could be."""
     for name, layer in zip(names[:length], layers, strict=False):
-        if why := nn.why_watched(layer):
+        if why := why_watched(layer):
             return f"{name} {why}"
     if length == len(layers):
         return "" if length > 1 else "nothing follows"
     name, layer = names[length], layers[length]
-    if not isinstance(layer, (torch.nn.ReLU, torch.nn.MaxPool2d)[length - 1 : length]):
+    follows = [getattr(torch.nn, kind.__name__) for kind in FOLLOWS.get(type(layers[0]), ())]
+    if not isinstance(layer, tuple(follows[length - 1 : length])):
         return "" if length > 1 else f"{type(layer).__name__} follows"
-    return f"{name}: {left[layer]}" if layer in left else f"{name} {nn.why_watched(layer)}"
+    return f"{name}: {left[layer]}" if layer in left else f"{name} {why_watched(layer)}"
 
 
 def _calls(model: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -278,5 +282,8 @@ def _grouped(pairs: Iterable[tuple[Any, str]]) -> list[tuple[Any, str]]:
 
 
 def _name(kind: type) -> str:
-    module = "torch.nn" if kind.__module__.startswith("torch.nn.modules.") else kind.__module__
-    return f"{module}.{kind.__qualname__}"
+    """Where a user finds the class."""
+    for rooms, public in (("torch.nn.modules.", "torch.nn"), ("tritonconv.nn.", "tritonconv.nn")):
+        if kind.__module__.startswith(rooms):
+            return f"{public}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -17,20 +17,22 @@ __all__ = ["calls_of", "patched"]
 _relu_ = functools.partial(functional.relu, inplace=True)
 
 
-def _max_pool2d_with_indices(*args: Any, **kwargs: Any) -> Any:
-    return functional.max_pool2d(*args, **kwargs | {"return_indices": True})
+def _with_indices(pool: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: pool(*args, **kwargs | {"return_indices": True})
 
 
+def _named(*names: str) -> dict[str, Callable[..., Any]]:
+    return {name: getattr(functional, name) for name in names}
+
+
+_CONVS, _MAX_POOLS = ([f"{name}{rank}d" for rank in (1, 2, 3)] for name in ("conv", "max_pool"))
 # Each name that torch has for a function of ours. As text, for nothing here calls torch's.
 _NAMES: dict[Any, dict[str, Callable[..., Any]]] = {
     torch.nn.functional: {
-        **{name: getattr(functional, name) for name in ("conv2d", "max_pool2d", "relu", "unfold", "fold")},
-        "max_pool2d_with_indices": _max_pool2d_with_indices,
+        **_named(*_CONVS, *_MAX_POOLS, "relu", "unfold", "fold"),
+        **{f"{name}_with_indices": _with_indices(getattr(functional, name)) for name in _MAX_POOLS},
     },
-    torch: {
-        **{name: getattr(functional, name) for name in ("conv2d", "max_pool2d", "relu")},
-        "relu_": _relu_,
-    },
+    torch: {**_named(*_CONVS, *_MAX_POOLS, "relu"), "relu_": _relu_},
     torch.Tensor: {"relu": functional.relu, "relu_": _relu_},
 }
 OURS = {getattr(holder, name): ours for holder, names in _NAMES.items() for name, ours in names.items()}
@@ -43,7 +45,7 @@ class _ToOurs(TorchFunctionMode):
 
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
-    """Run on our kernels what the block calls of torch.nn.functional's conv2d, max_pool2d, relu, unfold and fold.
+    """Run on our kernels what the block calls of torch.nn.functional, of what we have: conv2d, max_pool2d, relu, ...
 
     A context manager and a decorator, for models whose forward calls functions, where `convert` finds no layer to swap.
     torch's own names for them count too (torch.relu, a tensor's relu_, ...), and so do torch.nn's layers, which call

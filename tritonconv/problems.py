@@ -9,7 +9,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 Sizes = tuple[int, ...]
 Ints = Sequence[int]
 
-ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm")
+Algorithm = Literal["auto", "direct", "im2col", "implicit_gemm"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # A kernel counts on to the end of its last tile, of at most 2**20 elements.
 MAX_OFFSET_32 = 2**31 - 2**20 - 1

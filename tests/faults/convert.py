@@ -123,7 +123,7 @@ CONVERT = faults(
         ("max(len(line[column]) for line in lines)", "len(lines[0][column])", "test_the_report_is_a_table"),
         # and back
         ('            vars(module).pop("algorithm", None)\n', "", "test_restore_undoes_it"),
-        ("module.__class__ = nn.plain(kind)", "pass", "test_restore_undoes_it"),
+        ("module.__class__ = plain(kind)", "pass", "test_restore_undoes_it"),
         ("        elif isinstance(module, OURS):", "        elif False:", "test_restore_names_what_it_leaves"),
         (
             'is_changed = hasattr(module, "parametrizations")',
@@ -161,26 +161,34 @@ PATCHING = faults(
     ],
 )
 
-MODULES = faults(
-    "tritonconv/nn.py",
-    "tests/test_nn.py",
+NN = "tests/test_nn.py"
+LAYERS = "tests/test_layers.py"
+
+CONTAINER = faults(
+    "tritonconv/nn/container.py",
+    NN,
     [
-        (
-            "kind.__module__ == __name__ else",
-            "True else",
-            f"{CONVERTS}::test_a_subclass_of_sequential_with_its_forward_is_fused",
-        ),
         (
             "not isinstance(input, torch.Tensor) or _is",
             "_is",
             "test_sequential_takes_what_torchs_takes",
         ),
         (
-            "        if type(layer) is not kind or why_watched(layer):",
-            "        if not isinstance(layer, kind) or why_watched(layer):",
-            f"{CONVERTS}::test_a_converted_layer_can_be_parametrized",
+            "        if type(layer) is not wanted or why_watched(layer):",
+            "        if not isinstance(layer, wanted) or why_watched(layer):",
+            f"{CONVERTS}::test_a_subclass_of_relu_put_in_later_is_not_fused",
         ),
-        ("    return length or 1", "    return length", f"{CONVERTS}::test_a_shared_layer_is_fused_where_it_can_be"),
+        (
+            "    if kind not in FOLLOWS or why_watched(layers[0]):",
+            "    if kind not in FOLLOWS:",
+            f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused",
+        ),
+        ("    Conv3d: (ReLU, MaxPool3d),\n", "", f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes"),
+        (
+            "    Conv1d: (ReLU, MaxPool1d),\n",
+            "    Conv1d: (ReLU,),\n",
+            f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
+        ),
         *(
             (f'state["_{kind}_hooks"]', "False", f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused")
             for kind in ("forward_pre", "forward", "backward_pre", "backward")
@@ -237,26 +245,33 @@ MODULES = faults(
             "    made = kind\n",
             f"{CONVERTS}::test_a_subclass_of_sequential_with_its_forward_is_fused",
         ),
+    ],
+)
+
+CONVOLUTIONS = faults(
+    "tritonconv/nn/conv.py",
+    NN,
+    [
         (
-            "pool_padding=pool.padding,\n            pool_dilation=pool.dilation,",
-            "pool_padding=pool.dilation,\n            pool_dilation=pool.padding,",
+            "pool.padding, pool.dilation)",
+            "pool.dilation, pool.padding)",
             f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
         ),
         (
-            "            ceil_mode=pool.ceil_mode,\n        )\n\n    def extra_repr",
-            "        )\n\n    def extra_repr",
+            "(*sizes, pool.ceil_mode)",
+            "(*sizes, False)",
             f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
         ),
         ("        require_algorithm(algorithm)\n", "", "test_an_unknown_algorithm_is_named"),
         ("        self.algorithm = algorithm\n", "", "test_algorithm_reaches_the_operator"),
         (
-            '    algorithm: str = "auto"  # on',
-            "    algorithm: str  # on",
+            '    algorithm: Algorithm = "auto"  # on',
+            "    algorithm: Algorithm  # on",
             "test_an_object_that_never_saw_our_constructor_has_an_algorithm",
         ),
         (
-            "dilation, groups, bias, padding_mode, device, dtype\n",
-            "dilation, groups, bias, padding_mode, dtype=dtype\n",
+            "*sizes, bias, padding_mode, device, dtype)",
+            "*sizes, bias, padding_mode, None, dtype)",
             "test_parameters_are_made_on_the_device_and_in_the_dtype_asked_for",
             "device",
         ),
@@ -267,34 +282,39 @@ MODULES = faults(
             "device of the fused layer",
         ),
         (
-            "        self._require_zeros()\n        window",
-            "        window",
+            "        self._require_zeros()\n        return",
+            "        return",
             "test_a_padding_mode_set_later_is_not_ignored",
         ),
         (
-            "functional.conv2d, input, weight, bias)",
-            "functional.conv2d, input, self.weight, bias)",
+            "return function(input, weight, bias,",
+            "return function(input, self.weight, bias,",
             "test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels",
         ),
         (
-            "functional.conv2d, input, weight, bias)",
-            "functional.conv2d, input, weight, self.bias)",
+            "return function(input, weight, bias,",
+            "return function(input, weight, self.bias,",
             "test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels",
         ),
         (
-            "functional.conv2d_bias_relu, input, weight, bias)",
-            "functional.conv2d_bias_relu, input, self.weight, bias)",
+            "functional.conv2d_bias_relu(input, weight, bias,",
+            "functional.conv2d_bias_relu(input, self.weight, bias,",
             "test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels",
         ),
         (
-            "window = (self.stride, self.padding, self.dilation, self.groups)",
-            "window = (self.stride, self.padding, self.stride, self.groups)",
+            "return self.stride, self.padding, self.dilation, self.groups",
+            "return self.stride, self.padding, self.stride, self.groups",
             "test_every_argument_reaches_the_operator",
         ),
         (
-            "*tensors, *window, **pool, algorithm=self.algorithm)",
-            "*tensors, *window, **pool)",
+            "*self._sliding, algorithm=self.algorithm)\n\n    def fused",
+            "*self._sliding)\n\n    def fused",
             "test_algorithm_reaches_the_operator",
+        ),
+        (
+            '*self._sliding, self.algorithm, "relu")',
+            '*self._sliding, "direct", "relu")',
+            f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
         ),
         (
             "pool_kernel_size if pool_stride is None else pool_stride",
@@ -312,16 +332,6 @@ MODULES = faults(
             "test_every_pooling_argument_reaches_the_fused_operator",
         ),
         (
-            "self.dilation, self.ceil_mode, self.return_indices",
-            "self.dilation, False, self.return_indices",
-            "test_every_pooling_argument_reaches_the_operator",
-        ),
-        (
-            "functional.relu(input, inplace=self.inplace)",
-            "functional.relu(input)",
-            "test_relu_writes_where_torch_writes",
-        ),
-        (
             'shown if self.algorithm == "auto" else',
             "shown if True else",
             "test_repr_names_what_torch_does_not_have",
@@ -329,4 +339,56 @@ MODULES = faults(
     ],
 )
 
-FAULTS: list[Fault] = [*CONVERT, *PATCHING, *MODULES]
+OTHER_LAYERS = [
+    *faults(
+        "tritonconv/nn/ours.py",
+        "tests/test_convert.py",
+        [
+            (
+                'return kind.__module__.startswith("tritonconv.nn.")',
+                "return True",
+                "test_a_subclass_of_sequential_with_its_forward_is_fused",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/nn/pool.py",
+        NN,
+        [
+            (
+                "self.dilation, self.ceil_mode, self.return_indices",
+                "self.dilation, False, self.return_indices",
+                "test_every_pooling_argument_reaches_the_operator",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/nn/activation.py",
+        NN,
+        [
+            (
+                "functional.relu(input, inplace=self.inplace)",
+                "functional.relu(input)",
+                "test_relu_writes_where_torch_writes",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/nn/patches.py",
+        LAYERS,
+        [
+            (
+                "functional.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)",
+                "functional.unfold(input, self.kernel_size, 1, self.padding, self.stride)",
+                "test_it_computes_what_torch_computes",
+            ),
+            (
+                "self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)",
+                "self.output_size, self.kernel_size, self.dilation, self.padding)",
+                "test_it_computes_what_torch_computes",
+            ),
+        ],
+    ),
+]
+
+FAULTS: list[Fault] = [*CONVERT, *PATCHING, *CONTAINER, *CONVOLUTIONS, *OTHER_LAYERS]

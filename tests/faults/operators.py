@@ -245,38 +245,51 @@ OTHERS = [
         ],
     ),
     *faults(
-        "tritonconv/functional.py",
+        "tritonconv/functional/conv.py",
         CONV,
         [
-            ('input, "relu", algorithm, weight', "input, None, algorithm, weight", DEAD),
+            ('algorithm, activation="relu"\n', "algorithm, activation=None\n", DEAD),
+            ("pool=(*pool, ceil_mode),", "pool=(*pool, False),", POOLS),
             (
-                '*conv, "relu", *window, ceil_mode, algorithm)',
-                '*conv, "relu", *window, False, algorithm)',
-                POOLS,
+                "tuple(weight.shape[2:]), steps, spread), spread, groups",
+                "tuple(weight.shape[2:]), steps, (1,) * rank), spread, groups",
+                "test_named_case",
             ),
+            ('convolve("conv1d", 1,', 'convolve("conv1d", 2,', "test_named_case_along_one_and_three_axes"),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional/pool.py",
+        POOL,
+        [
             (
-                "y, _, indices = operators.max_pool(x, *window, ceil_mode, return_indices)",
-                "y, _, indices = operators.max_pool(x, *window, False, return_indices)",
-                f"{POOL}::test_same_as_torch",
+                "operators.max_pool(x, *sliding, ceil_mode, return_indices)",
+                "operators.max_pool(x, *sliding, False, return_indices)",
+                "test_same_as_torch",
             ),
             ("indices.squeeze(0) if return_indices else indices\n", "indices\n", POOL),
-            ("return input.copy_(y) if inplace else y", "return y", f"{POOL}::test_relu_in_place"),
-            ("or (isinstance(stride, Sequence) and not stride)", "", POOL),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional/activation.py",
+        POOL,
+        [("return input.copy_(y) if inplace else y", "return y", "test_relu_in_place")],
+    ),
+    *faults(
+        "tritonconv/functional/arguments.py",
+        POOL,
+        [(" and not (isinstance(stride, Sequence) and not stride)", "", POOL)],
+    ),
+    *faults(
+        "tritonconv/functional/patches.py",
+        CONV,
+        [
             (
                 "return kernel, steps, (pads[0], pads[0], pads[1], pads[1]), spread",
                 "return kernel, steps, (pads[0], pads[1], pads[0], pads[1]), spread",
                 PATCHES,
             ),
-            (
-                "tuple(weight.shape[2:]), steps, spread), spread, groups",
-                "tuple(weight.shape[2:]), steps, (1, 1)), spread, groups",
-                "test_named_case",
-            ),
-            (
-                "    return columns.squeeze(0) if unbatched else columns",
-                "    return columns",
-                PATCHES,
-            ),
+            ("    return columns.squeeze(0) if unbatched else columns", "    return columns", PATCHES),
             (
                 "    y = operators.fold(columns.unflatten(2,",
                 "    y = operators.fold(columns.contiguous().unflatten(2,",

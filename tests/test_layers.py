@@ -1,0 +1,117 @@
+"""Every layer of tritonconv.nn that torch.nn has too, against torch's: one table for all of them.
+
+Values and gradients in float64, where assert_close's own tolerance (1e-7) is far above the rounding of a few products.
+"""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from torch.utils import _pytree
+
+import tritonconv
+from tritonconv import nn
+
+# The class, its arguments, and the size of an input.
+LAYERS = [
+    ("Conv1d", dict(in_channels=2, out_channels=3, kernel_size=3, padding="same"), (2, 2, 9)),
+    ("Conv1d", dict(in_channels=4, out_channels=6, kernel_size=2, stride=2, dilation=3, groups=2, bias=False), (4, 9)),
+    ("Conv2d", dict(in_channels=2, out_channels=3, kernel_size=3, padding=1), (2, 2, 6, 7)),
+    ("Conv2d", dict(in_channels=2, out_channels=4, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)), (2, 2, 6, 7)),
+    ("Conv3d", dict(in_channels=2, out_channels=3, kernel_size=(2, 3, 1), padding=(0, 1, 2)), (2, 2, 4, 5, 6)),
+    ("Conv3d", dict(in_channels=2, out_channels=2, kernel_size=2, stride=2, groups=2), (2, 4, 5, 6)),
+    ("Fold", dict(output_size=(5, 6), kernel_size=2, dilation=2, padding=1, stride=(1, 2)), (2, 8, 15)),
+    ("MaxPool1d", dict(kernel_size=3, stride=2, padding=1, ceil_mode=True), (2, 3, 9)),
+    ("MaxPool1d", dict(kernel_size=2, return_indices=True), (3, 9)),
+    ("MaxPool2d", dict(kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), (2, 3, 6, 7)),
+    ("MaxPool2d", dict(kernel_size=2, return_indices=True), (3, 6, 7)),
+    ("MaxPool3d", dict(kernel_size=(2, 3, 1), stride=2, padding=(1, 1, 0)), (2, 3, 4, 5, 6)),
+    ("MaxPool3d", dict(kernel_size=2, dilation=2, return_indices=True), (3, 5, 6, 4)),
+    ("ReLU", dict(inplace=True), (2, 3)),
+    ("Unfold", dict(kernel_size=(3, 2), dilation=(1, 2), padding=1, stride=2), (2, 3, 6, 7)),
+]
+OWN = {"ConvReLU2d", "ConvReLUMaxPool2d"}  # torch.nn has no such layer
+each_layer = pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS, ids=lambda value: str(value)[:40])
+
+
+def build(module, name: str, arguments: dict) -> torch.nn.Module:
+    torch.manual_seed(7)
+    return getattr(module, name)(**arguments).double()
+
+
+def results(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """What it returns, and the gradients of the input and the parameters."""
+    x = x.clone().requires_grad_()
+    answer = layer(x * 1)
+    floating = [t for t in _pytree.tree_leaves(answer) if t.is_floating_point()]
+    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) for t in floating]
+    gradients = torch.autograd.grad(floating, [x, *layer.parameters()], weights)
+    return [*_pytree.tree_leaves(answer), *gradients]
+
+
+def test_every_layer_is_in_the_table():
+    assert {name for name, _, _ in LAYERS} | OWN | {"Sequential"} == set(nn.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(nn.__all__) - OWN))
+def test_the_constructor_takes_torchs_arguments(name):
+    def taken(kind) -> list:
+        parameters = inspect.signature(kind).parameters.values()
+        return [(p.name, p.kind, p.default) for p in parameters if p.name != "algorithm"]
+
+    assert issubclass(getattr(nn, name), getattr(torch.nn, name))
+    assert taken(getattr(nn, name)) == taken(getattr(torch.nn, name))
+
+
+@each_layer
+def test_it_is_built_as_torch_builds_it(name, arguments, shape):
+    ours, theirs = build(nn, name, arguments), build(torch.nn, name, arguments)
+    assert repr(ours) == f"tritonconv.nn.{theirs}"
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
+@each_layer
+def test_it_computes_what_torch_computes(name, arguments, shape, device):
+    x = torch.randn(shape, dtype=torch.float64, device=device)
+    ours, theirs = (results(build(module, name, arguments).to(device), x) for module in (nn, torch.nn))
+    torch.testing.assert_close(ours, theirs)
+    assert [t.requires_grad for t in ours] == [t.requires_grad for t in theirs]
+
+
+@each_layer
+def test_a_copy_is_the_same_layer(name, arguments, shape):
+    layer = build(nn, name, arguments)
+    x = torch.randn(shape, dtype=torch.float64)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert type(twin) is type(layer) and repr(twin) == repr(layer)
+        assert not {id(p) for p in twin.parameters()} & {id(p) for p in layer.parameters()}
+        torch.testing.assert_close(results(twin, x), results(layer, x), rtol=0, atol=0)
+
+
+@each_layer
+def test_it_is_converted_and_restored(name, arguments, shape, device):
+    x = torch.randn(shape, dtype=torch.float64, device=device)
+    model = torch.nn.Sequential(build(torch.nn, name, arguments)).to(device)
+    expected = results(model, x)
+    report = tritonconv.convert(model)
+    assert type(model[0]) is getattr(nn, name) and [row.after for row in report.swapped] == [f"tritonconv.nn.{name}"]
+    torch.testing.assert_close(results(model, x), expected)
+    tritonconv.restore(model)
+    assert type(model[0]) is getattr(torch.nn, name)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_chain_is_fused_along_every_number_of_axes(rank, device):
+    conv, pool = getattr(torch.nn, f"Conv{rank}d"), getattr(torch.nn, f"MaxPool{rank}d")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(conv(2, 3, 3, padding=1), torch.nn.ReLU(), pool(2), conv(3, 2, 2), torch.nn.ReLU())
+    model = model.double().to(device)
+    x = torch.randn(2, 2, *(6, 5, 4)[:rank], dtype=torch.float64, device=device)
+    expected = results(model, x)
+    report = tritonconv.convert(model)
+    assert report.fused == (("0", "1", "2"), ("3", "4"))
+    torch.testing.assert_close(results(model, x), expected)
+    explained = tritonconv.explain(model, x, backward=False)
+    assert [call.operator for step in explained.steps for call in step.calls] == ["convolution_max_pool", "convolution"]

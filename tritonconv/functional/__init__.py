@@ -1,0 +1,15 @@
+"""The public functions: torch.nn.functional's signatures, plus `algorithm=` for convolutions."""
+
+import torch.fx
+
+from tritonconv.functional.activation import relu
+from tritonconv.functional.conv import conv1d, conv2d, conv2d_bias_relu, conv2d_bias_relu_max_pool2d, conv3d
+from tritonconv.functional.patches import fold, unfold
+from tritonconv.functional.pool import max_pool1d, max_pool2d, max_pool3d
+from tritonconv.problems import Algorithm as Algorithm  # what `algorithm=` takes
+
+__all__ = ["conv1d", "conv2d", "conv2d_bias_relu", "conv2d_bias_relu_max_pool2d", "conv3d", "fold"]
+__all__ += ["max_pool1d", "max_pool2d", "max_pool3d", "relu", "unfold"]
+
+for _name in __all__:
+    torch.fx.wrap(_name)  # a leaf of torch.fx's graphs: a Proxy has no sizes to check

@@ -1,0 +1,183 @@
+"""Convolutions, and what follows one in its kernel."""
+
+from typing import Any
+
+import torch
+
+from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.ops import operators
+from tritonconv.problems import Algorithm, as_count, as_padding, as_sizes, require_batch, require_filter, require_tensor
+
+
+def conv1d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: str | IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """conv2d along one axis: input (N, C_in, W) or (C_in, W), weight (C_out, C_in / groups, S), output (N, C_out, Q).
+
+    Arguments, numerics and errors are conv2d's.
+
+    Source: torch.nn.functional.conv1d.
+    """
+    return convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: str | IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """y[n, k, p, q] = bias[k] + Σ_{c, r, s} input[n, c, p·stride − padding + r·dilation, …] · weight[k, c, r, s].
+
+    Args:
+        input: (N, C_in, H, W) or (C_in, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        weight: (C_out, C_in / groups, R, S), any strides.
+        bias: (C_out,) or None.
+        stride, dilation: steps in elements, one for both axes or (vertical, horizontal).
+        padding: zeros added on each side, in elements; or 'valid' for none, or 'same' for an output of the input's
+            size (stride 1; of an odd number of zeros the odd one comes after).
+        groups: C_in and C_out are split into that many groups; group i of the output sees group i of the input.
+        algorithm: "direct" loops over taps; "im2col" writes the patches out and multiplies; "implicit_gemm" forms
+            them on the fly; "auto" picks one of direct and implicit_gemm.
+
+    Returns:
+        (N, C_out, P, Q) or (C_out, P, Q) in the input's dtype; channels_last if input or weight is.
+
+    Numerics: sums in float32 (float64 for float64). float32 products follow torch.backends.cudnn.conv.fp32_precision on
+    a GPU: TF32 where it is allowed, else three TF32 products in place of one; "direct" always multiplies in float32.
+    Under autocast it runs in the region's dtype. Differentiable twice; bitwise the same from run to run.
+
+    Raises:
+        RuntimeError: sizes, devices or dtypes that do not go together.
+        NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
+        ValueError: an unknown algorithm.
+
+    Source: torch.nn.functional.conv2d.
+    """
+    return convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv3d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: str | IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """conv2d along three axes: input (N, C_in, D, H, W) or (C_in, D, H, W), weight (C_out, C_in / groups, T, R, S).
+
+    Returns (N, C_out, Z, P, Q) or (C_out, Z, P, Q), channels_last_3d if input or weight is. Arguments, numerics and
+    errors are conv2d's.
+
+    Source: torch.nn.functional.conv3d.
+    """
+    return convolve("conv3d", 3, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv2d_bias_relu(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: str | IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """relu(conv2d(input, weight, bias, …)) in one kernel: nothing is stored between.
+
+    Arguments, result, numerics and errors are conv2d's. Backward reads whether ReLU was dead from the output itself.
+
+    Source: torch.nn.functional.conv2d and relu.
+    """
+    return convolve(
+        "conv2d_bias_relu", 2, input, weight, bias, stride, padding, dilation, groups, algorithm, activation="relu"
+    )
+
+
+def conv2d_bias_relu_max_pool2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: str | IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    *,
+    pool_kernel_size: IntOrInts,
+    pool_stride: IntOrInts | None = None,
+    pool_padding: IntOrInts = 0,
+    pool_dilation: IntOrInts = 1,
+    ceil_mode: bool = False,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """max_pool2d(relu(conv2d(input, weight, bias, …)), pool_kernel_size, …) in one kernel.
+
+    The unpooled image is never stored. Forward saves one argmax for each pooled output, or "dead"; backward needs no
+    more. For a 2×2 pool in float32 that is 1 byte for each pooled output instead of the 24 that torch's unfused chain
+    saves: 4 · 4 of ReLU's output and 8 of an int64 index.
+
+    Arguments: conv2d's, and max_pool2d's with the prefix pool_. Windows that overlap compute the convolution again.
+
+    Returns:
+        (N, C_out, P', Q') or (C_out, P', Q') in the input's dtype; channels_last if input or weight is.
+
+    Raises:
+        What conv2d and max_pool2d raise.
+
+    Source: torch.nn.functional.conv2d, relu and max_pool2d.
+    """
+    pool = window(2, pool_kernel_size, pool_stride, pool_padding, pool_dilation)
+    return convolve(
+        *("conv2d_bias_relu_max_pool2d", 2, input, weight, bias, stride, padding, dilation, groups, algorithm),
+        activation="relu",
+        pool=(*pool, ceil_mode),
+    )
+
+
+def convolve(
+    name: str,
+    rank: int,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: IntOrInts,
+    padding: str | IntOrInts,
+    dilation: IntOrInts,
+    groups: int,
+    algorithm: str,
+    activation: str | None = None,
+    pool: tuple[Any, ...] | None = None,
+) -> torch.Tensor:
+    """A convolution along `rank` axes, its activation, and max pooling by `pool`: a window and ceil_mode."""
+    x, unbatched = require_batch(name, input, rank)
+    require_filter(name, weight, rank)
+    if bias is not None:
+        require_tensor(name, "bias", bias)
+    groups = as_count(name, "groups", groups)
+    steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
+    sliding = (steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups)
+    if pool is None:
+        y = operators.convolution(x, weight, bias, *sliding, activation, algorithm)
+    else:
+        y, _ = operators.convolution_max_pool(x, weight, bias, *sliding, activation, *pool, algorithm)
+    return y.squeeze(0) if unbatched else y

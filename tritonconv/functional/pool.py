@@ -1,0 +1,139 @@
+"""Pooling."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, overload
+
+import torch
+
+from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.ops import operators
+from tritonconv.problems import require_batch
+
+
+class _MaxPool(Protocol):
+    """The two answers of a max pooling."""
+
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        kernel_size: IntOrInts,
+        stride: IntOrInts | None = None,
+        padding: IntOrInts = 0,
+        dilation: IntOrInts = 1,
+        ceil_mode: bool = False,
+        return_indices: Literal[False] = False,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        kernel_size: IntOrInts,
+        stride: IntOrInts | None = None,
+        padding: IntOrInts = 0,
+        dilation: IntOrInts = 1,
+        ceil_mode: bool = False,
+        *,
+        return_indices: Literal[True],
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def _two_answers(function: Callable[..., Any]) -> _MaxPool:
+    return function
+
+
+@_two_answers
+def max_pool1d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """max_pool2d along one axis: input (N, C, W) or (C, W), output (N, C, Q) or (C, Q).
+
+    Indices count along W. Arguments and errors are max_pool2d's.
+
+    Source: torch.nn.functional.max_pool1d.
+    """
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+@_two_answers
+def max_pool2d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """y[n, c, p, q] = max over the window of input[n, c, p·stride − padding + i·dilation, …].
+
+    A NaN wins, the first of equals wins, a window of −inf gives −inf. A window wholly in the padding (possible with
+    ceil_mode and dilation) gives −inf, an index inside the plane and no gradient.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        kernel_size, stride, padding, dilation: in elements, one for both axes or (vertical, horizontal); stride is
+            kernel_size unless given, padding at most half the window.
+        ceil_mode: round the output size up.
+        return_indices: also return where each maximum was.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format; with return_indices also int64 indices
+        h · W + w into the plane, of the same shape.
+
+    Raises:
+        RuntimeError: sizes that do not go together.
+        NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
+
+    Source: torch.nn.functional.max_pool2d.
+    """
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+@_two_answers
+def max_pool3d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W), output (N, C, Z, P, Q).
+
+    Indices are (d · H + h) · W + w. Arguments and errors are max_pool2d's.
+
+    Source: torch.nn.functional.max_pool3d.
+    """
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def _max_pool(
+    name: str,
+    rank: int,
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None,
+    padding: IntOrInts,
+    dilation: IntOrInts,
+    ceil_mode: bool,
+    return_indices: bool,
+) -> Any:
+    x, unbatched = require_batch(name, input, rank)
+    sliding = window(rank, kernel_size, stride, padding, dilation)
+    y, _, indices = operators.max_pool(x, *sliding, ceil_mode, return_indices)
+    if unbatched:
+        y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
+    return (y, indices) if return_indices else y

@@ -1,0 +1,179 @@
+"""Convolutions."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from tritonconv import functional
+from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.functional.conv import convolve
+from tritonconv.nn.ours import Ours
+from tritonconv.problems import Algorithm, require_algorithm
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+class _Conv(Ours, torch.nn.modules.conv._ConvNd):
+    """What Conv1d, Conv2d and Conv3d share."""
+
+    rank: ClassVar[int]
+    algorithm: Algorithm = "auto"  # on the class too: an instance that torch made, then swapped or unpickled, has none
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: str | IntOrInts = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        algorithm: Algorithm = "auto",
+    ) -> None:
+        sizes: Any = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, padding_mode, device, dtype)  # type: ignore[call-arg]
+        require_algorithm(algorithm)
+        self._require_zeros()
+        self.algorithm = algorithm
+
+    def _require_zeros(self) -> None:
+        if self.padding_mode != "zeros":
+            raise NotImplementedError(
+                f"padding_mode={self.padding_mode!r} is not implemented yet: until it comes use padding_mode='zeros', "
+                "or torch.nn.functional.pad before a convolution with padding=0"
+            )
+
+    @property
+    def _sliding(self) -> tuple[Any, Any, Any, int]:
+        self._require_zeros()
+        return self.stride, self.padding, self.dilation, self.groups
+
+    # The method that torch's own forward hands its weight and bias to, and that subclasses of a convolution call.
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        function = getattr(functional, f"conv{self.rank}d")
+        return function(input, weight, bias, *self._sliding, algorithm=self.algorithm)
+
+    def fused(self, input: torch.Tensor, pool: Any = None) -> torch.Tensor:
+        """This layer, ReLU and the max pooling layer `pool` as one operator."""
+        sizes = None
+        if pool is not None:
+            sizes = window(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        return convolve(
+            *(f"conv{self.rank}d", self.rank, input, self.weight, self.bias, *self._sliding, self.algorithm, "relu"),
+            pool=sizes and (*sizes, pool.ceil_mode),
+        )
+
+    def extra_repr(self) -> str:
+        shown = super().extra_repr()
+        return shown if self.algorithm == "auto" else f"{shown}, algorithm={self.algorithm}"
+
+
+class Conv1d(_Conv, torch.nn.Conv1d):
+    """Conv2d along one axis: input (N, in_channels, W) or (in_channels, W), output (N, out_channels, Q).
+
+    Source: torch.nn.Conv1d.
+    """
+
+    rank = 1
+
+
+class Conv2d(_Conv, torch.nn.Conv2d):
+    """y[n, k, p, q] = bias[k] + Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, ...]
+
+    input: (N, in_channels, H, W) or (in_channels, H, W); fp16, bf16, fp32 or fp64; any strides.
+    Returns (N, out_channels, P, Q) or (out_channels, P, Q), channels_last where torch would answer so.
+    `algorithm` is "auto", "direct", "im2col" or "implicit_gemm"; it may be set on a built layer too.
+
+    Raises:
+        ValueError: torch.nn.Conv2d's own, or an unknown algorithm.
+        NotImplementedError: a padding_mode other than "zeros".
+
+    Source: torch.nn.Conv2d.
+    """
+
+    rank = 2
+
+
+class Conv3d(_Conv, torch.nn.Conv3d):
+    """Conv2d along three axes: input (N, in_channels, D, H, W) or (in_channels, D, H, W).
+
+    Source: torch.nn.Conv3d.
+    """
+
+    rank = 3
+
+
+class ConvReLU2d(Conv2d):
+    """y = max(0, conv2d(x)), one kernel: nothing is stored between the two.
+
+    Takes Conv2d's arguments and raises its errors; shapes as Conv2d.
+
+    Source: torch.nn.Sequential(Conv2d, ReLU).
+    """
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.conv2d_bias_relu(input, weight, bias, *self._sliding, algorithm=self.algorithm)
+
+
+class ConvReLUMaxPool2d(Conv2d):
+    """y = max_pool2d(max(0, conv2d(x))), one trainable operator: the unpooled image is never stored.
+
+    Takes Conv2d's arguments, then MaxPool2d's under names that begin with `pool_` (all by keyword), and raises Conv2d's
+    errors; a pooling window that does not fit raises RuntimeError in forward, as in torch.
+    Returns (N, out_channels, P', Q') or (out_channels, P', Q'), the size after pooling.
+
+    Source: torch.nn.Sequential(Conv2d, ReLU, MaxPool2d).
+    """
+
+    pool_kernel_size: IntOrInts
+    pool_stride: IntOrInts
+    pool_padding: IntOrInts
+    pool_dilation: IntOrInts
+    ceil_mode: bool
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: str | IntOrInts = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        pool_kernel_size: IntOrInts,
+        pool_stride: IntOrInts | None = None,
+        pool_padding: IntOrInts = 0,
+        pool_dilation: IntOrInts = 1,
+        ceil_mode: bool = False,
+        algorithm: Algorithm = "auto",
+    ) -> None:
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, padding_mode, device, dtype, algorithm=algorithm)
+        self.pool_kernel_size = pool_kernel_size
+        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
+        self.pool_padding = pool_padding
+        self.pool_dilation = pool_dilation
+        self.ceil_mode = ceil_mode
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.conv2d_bias_relu_max_pool2d(
+            input, weight, bias, *self._sliding, **self._pool, algorithm=self.algorithm
+        )
+
+    @property
+    def _pool(self) -> dict[str, Any]:
+        names = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
+        return {name: getattr(self, name) for name in names}
+
+    def extra_repr(self) -> str:
+        return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in self._pool.items())])

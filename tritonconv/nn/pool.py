@@ -1,0 +1,52 @@
+"""Pooling."""
+
+from typing import ClassVar
+
+import torch
+
+from tritonconv import functional
+from tritonconv.nn.ours import Ours
+
+
+class _MaxPool(Ours, torch.nn.modules.pooling._MaxPoolNd):
+    """What MaxPool1d, MaxPool2d and MaxPool3d share."""
+
+    rank: ClassVar[int]
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return getattr(functional, f"max_pool{self.rank}d")(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+
+class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):
+    """MaxPool2d along one axis: input (N, C, W) or (C, W), indices in W.
+
+    Source: torch.nn.MaxPool1d.
+    """
+
+    rank = 1
+
+
+class MaxPool2d(_MaxPool, torch.nn.MaxPool2d):
+    """y[n, c, p, q] = the largest x[n, c, p·stride + r·dilation − padding, ...] over the window; NaN wins.
+
+    input: (N, C, H, W) or (C, H, W); fp16, bf16, fp32 or fp64; any strides.
+    Returns (N, C, P, Q) or (C, P, Q), and with `return_indices` the int64 indices in the plane (H, W).
+
+    Raises:
+        RuntimeError: in forward, as in torch: the window does not fit.
+
+    Source: torch.nn.MaxPool2d.
+    """
+
+    rank = 2
+
+
+class MaxPool3d(_MaxPool, torch.nn.MaxPool3d):
+    """MaxPool2d along three axes: input (N, C, D, H, W) or (C, D, H, W), indices in the volume (D, H, W).
+
+    Source: torch.nn.MaxPool3d.
+    """
+
+    rank = 3
