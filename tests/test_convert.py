@@ -490,7 +490,7 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: type("Causal", (torch.nn.Conv1d,), {})(1, 2, 3), "a subclass of torch.nn's layer"),
         (lambda: torch.nn.LazyConv1d(2, 3), "lazy: convert after its first forward"),
         (lambda: torch.nn.Conv3d(1, 2, 3, padding_mode="circular"), "padding_mode='circular' not supported yet"),
-        (lambda: torch.nn.AvgPool2d(2), "not supported yet"),
+        (lambda: torch.nn.FractionalMaxPool2d(2, 2), "not supported yet"),
         (lambda: torch.nn.AdaptiveAvgPool2d(1), "not supported yet"),
         (lambda: torch.nn.MaxUnpool2d(2), "not supported yet"),
     ],
@@ -527,7 +527,7 @@ def test_a_lazy_layer_is_swapped_once_it_knows_its_sizes():
 
 
 def test_a_layer_left_in_two_places_does_not_hide_the_next():
-    pool, conv = torch.nn.AvgPool2d(2), torch.nn.Conv2d(1, 2, 3, padding_mode="reflect")
+    pool, conv = torch.nn.FractionalMaxPool2d(2, 2), torch.nn.Conv2d(1, 2, 3, padding_mode="reflect")
     report = convert(torch.nn.Sequential(pool, pool, conv))
     assert names(report.left) == ["0", "2"]
     assert type(conv) is torch.nn.Conv2d
@@ -660,23 +660,23 @@ def test_the_report_is_a_table():
         torch.nn.Conv2d(1, 2, 3),
         torch.nn.ReLU(),
         *(torch.nn.Conv2d(2, 2, 1) for _ in range(4)),
-        torch.nn.AvgPool2d(2),
+        torch.nn.FractionalMaxPool2d(2, 2),
         torch.nn.Linear(2, 2),
     )
     report = convert(model)
     assert str(report).splitlines() == [
-        "layer    was                 became                why",
-        "0        torch.nn.Conv2d     tritonconv.nn.Conv2d",
-        "1        torch.nn.ReLU       tritonconv.nn.ReLU",
-        "2, 3, 4  torch.nn.Conv2d     tritonconv.nn.Conv2d  not fused: Conv2d follows",
-        "5        torch.nn.Conv2d     tritonconv.nn.Conv2d  not fused: AvgPool2d follows",
-        "6        torch.nn.AvgPool2d  left                  not supported yet",
+        "layer    was                           became                why",
+        "0        torch.nn.Conv2d               tritonconv.nn.Conv2d",
+        "1        torch.nn.ReLU                 tritonconv.nn.ReLU",
+        "2, 3, 4  torch.nn.Conv2d               tritonconv.nn.Conv2d  not fused: Conv2d follows",
+        "5        torch.nn.Conv2d               tritonconv.nn.Conv2d  not fused: FractionalMaxPool2d follows",
+        "6        torch.nn.FractionalMaxPool2d  left                  not supported yet",
         "6 swapped, 1 left, 1 fused where they are called",
         "  in (the model): 0 + 1",
         "tritonconv.restore(model) swaps back, as ONNX export, quantization and torch.jit.script need it",
     ]
     assert report.swapped + report.left == report.rows
-    assert report.left[0].before == report.left[0].after == "torch.nn.AvgPool2d"
+    assert report.left[0].before == report.left[0].after == "torch.nn.FractionalMaxPool2d"
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.rows = ()
 
@@ -700,7 +700,7 @@ def test_a_forward_that_calls_torchs_functions_is_told():
 
 def test_rows_stand_in_the_models_order():
     chain = (torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
-    report = convert(torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3)))
+    report = convert(torch.nn.Sequential(torch.nn.FractionalMaxPool2d(2, 2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3)))
     assert names(report.rows) == ["0", "1", "2", "3", "4", "5"]
     assert names(report.left) == ["0"]
 

@@ -93,6 +93,21 @@ MISTAKES = {
     "pool: bool input": (lambda f: f.max_pool2d(X.bool(), 2), r"not implemented for.*bool"),
     "pool: complex input": (lambda f: f.max_pool2d(X.cfloat(), 2), r"not implemented for.*complex"),
     "pool: list for input": (lambda f: f.max_pool2d([1], 2), r"'input'.*must be Tensor, not list"),
+    # --- other poolings, and other numbers of axes ---
+    "avg: divisor 0": (
+        lambda f: f.avg_pool2d(X, 2, divisor_override=0),
+        r"divisor must be not zero.*divisor_override=0",
+    ),
+    "avg: padding over half": (lambda f: f.avg_pool2d(X, 2, padding=2), r"at most half.*pad=2.*kernel_size=2"),
+    "avg: 5-D input": (lambda f: f.avg_pool2d(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
+    "avg: window too large": (lambda f: f.avg_pool3d(X, 9), r"input size.*output size.*too small"),
+    "avg: bool input": (lambda f: f.avg_pool2d(X.bool(), 2), r"not implemented for.*bool"),
+    "lp: norm 0": (lambda f: f.lp_pool2d(X, 0, 2), r"norm_type must not be zero"),
+    "lp: 5-D input": (lambda f: f.lp_pool2d(X[None], 2, 2), r"input.*\[1, 2, 4, 7, 7\]"),
+    "conv1d: 4-D input": (lambda f: f.conv1d(X, W[0]), r"2D \(unbatched\) or 3D \(batched\) input to conv1d"),
+    "conv3d: 3-D input": (lambda f: f.conv3d(X[0], W[None]), r"4D \(unbatched\) or 5D \(batched\) input to conv3d"),
+    "max_pool1d: 4-D input": (lambda f: f.max_pool1d(X, 2), r"2D \(unbatched\) or 3D \(batched\) input to max_pool1d"),
+    "max_pool3d: two kernels": (lambda f: f.max_pool3d(X, (2, 2)), r"kernel_size.*3 values.*\[2, 2\]"),
     # --- unfold and fold ---
     "unfold: 5-D input": (lambda f: f.unfold(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
     "unfold: kernel 0": (lambda f: f.unfold(X, 0), r"kernel_size.*0"),
@@ -196,3 +211,5 @@ def test_gradient_of_another_shape():
         torch.ops.tritonconv.max_pool_gather(dy[:1], argmax, *pool, False)
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 4, 4\], but got dy of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.activate_backward(dy, dy[..., :4], "relu")
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 3, 3\], but got dy of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.average_pool_backward(dy, [6, 6], [2, 2], [2, 2], [0, 0], False, True, None, False)

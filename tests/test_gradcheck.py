@@ -94,6 +94,23 @@ def test_max_pool2d(pool, device, check):
     check(lambda x: TF.max_pool2d(x, **pool), distinct(2, 2, 4, 5, device=device))
 
 
+AVERAGES = (
+    dict(kernel_size=(3, 2), stride=(1, 2), padding=1),
+    dict(kernel_size=2, ceil_mode=True, count_include_pad=False),
+    dict(kernel_size=3, stride=2, padding=1, divisor_override=2),
+)
+
+
+@pytest.mark.parametrize("pool", AVERAGES, ids=str)
+def test_avg_pool2d(pool, device, check):
+    check(lambda x: TF.avg_pool2d(x, **pool), distinct(2, 2, 4, 5, device=device))
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3, 2.5])
+def test_lp_pool2d(norm, device, check):
+    check(lambda x: TF.lp_pool2d(x, norm, (3, 2), 2, True), distinct(2, 2, 4, 5, device=device).abs())
+
+
 def test_relu(device, check):
     check(TF.relu, distinct(2, 3, 4, device=device))
 
@@ -182,6 +199,8 @@ FUNCTIONS = {
     "conv2d_bias_relu": lambda x, w: TF.conv2d_bias_relu(x, w),
     "conv2d_bias_relu_max_pool2d": lambda x, w: TF.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
     "max_pool2d": lambda x, w: TF.max_pool2d(x, 2),
+    "avg_pool2d": lambda x, w: TF.avg_pool2d(x, 2),
+    "lp_pool2d": lambda x, w: TF.lp_pool2d(x, 2, 2),
     "relu": lambda x, w: TF.relu(x),
     "unfold": lambda x, w: TF.unfold(x, 2),
     "fold": lambda x, w: TF.fold(x.flatten(2), (5, 6), (2, 1)),

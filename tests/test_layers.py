@@ -16,6 +16,12 @@ from tritonconv import nn
 
 # The class, its arguments, and the size of an input.
 LAYERS = [
+    ("AvgPool1d", dict(kernel_size=3, stride=2, padding=1, ceil_mode=True), (2, 3, 9)),
+    ("AvgPool1d", dict(kernel_size=3, padding=1, count_include_pad=False), (3, 9)),
+    ("AvgPool2d", dict(kernel_size=(3, 2), stride=(2, 3), padding=(1, 0), ceil_mode=True), (2, 3, 6, 7)),
+    ("AvgPool2d", dict(kernel_size=2, stride=1, divisor_override=3), (3, 6, 7)),
+    ("AvgPool3d", dict(kernel_size=(2, 3, 1), stride=2, padding=(1, 1, 0), count_include_pad=False), (2, 3, 4, 5, 6)),
+    ("AvgPool3d", dict(kernel_size=2, ceil_mode=True, divisor_override=-2), (3, 5, 6, 4)),
     ("Conv1d", dict(in_channels=2, out_channels=3, kernel_size=3, padding="same"), (2, 2, 9)),
     ("Conv1d", dict(in_channels=4, out_channels=6, kernel_size=2, stride=2, dilation=3, groups=2, bias=False), (4, 9)),
     ("Conv2d", dict(in_channels=2, out_channels=3, kernel_size=3, padding=1), (2, 2, 6, 7)),
@@ -23,6 +29,10 @@ LAYERS = [
     ("Conv3d", dict(in_channels=2, out_channels=3, kernel_size=(2, 3, 1), padding=(0, 1, 2)), (2, 2, 4, 5, 6)),
     ("Conv3d", dict(in_channels=2, out_channels=2, kernel_size=2, stride=2, groups=2), (2, 4, 5, 6)),
     ("Fold", dict(output_size=(5, 6), kernel_size=2, dilation=2, padding=1, stride=(1, 2)), (2, 8, 15)),
+    ("LPPool1d", dict(norm_type=2, kernel_size=3, stride=2, ceil_mode=True), (2, 3, 9)),
+    ("LPPool2d", dict(norm_type=4, kernel_size=(3, 2), stride=2), (3, 6, 7)),
+    ("LPPool2d", dict(norm_type=1.0, kernel_size=2), (2, 3, 6, 7)),
+    ("LPPool3d", dict(norm_type=2.0, kernel_size=2, stride=1), (2, 3, 4, 5, 3)),
     ("MaxPool1d", dict(kernel_size=3, stride=2, padding=1, ceil_mode=True), (2, 3, 9)),
     ("MaxPool1d", dict(kernel_size=2, return_indices=True), (3, 9)),
     ("MaxPool2d", dict(kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), (2, 3, 6, 7)),

@@ -94,6 +94,19 @@ def samples() -> dict[str, list[tuple]]:
             for last in (False, True)
         ],
         "max_pool_gather": [(tensor(2, 3, 7, 6), argmax, *pool, last) for last in (False, True)],
+        "average_pool": [
+            (tensor(2, 3, 7, 6, channels_last=last), [3, 2], [2, 2], [1, 0], ceil_mode, count, divisor)
+            for last, ceil_mode, count, divisor in (
+                (False, True, True, None),
+                (True, False, False, None),
+                (True, True, True, 5),
+            )
+        ],
+        "average_pool_backward": [
+            (tensor(2, 3, 4, 3), [7, 6], [3, 2], [2, 2], [1, 0], False, count, divisor, last)
+            for count, divisor, last in ((True, None, False), (False, None, True), (True, 3, False))
+        ],
+        "lp_pool": [(torch.rand(2, 3, 7, 6).requires_grad_(), norm, [3, 2], [2, 2], True) for norm in (2.0, 2.5)],
         "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
         "activate_backward": [
             (tensor(2, 3), torch.rand(2, 3), "relu"),

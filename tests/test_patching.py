@@ -11,6 +11,13 @@ from tests.test_convert import Operators
 from tritonconv.patching import OURS, calls_of
 
 CALLS = {
+    "avg_pool1d": lambda x, w: F.avg_pool1d(x[0], 2),
+    "torch.avg_pool1d": lambda x, w: torch.avg_pool1d(x[0], 2),
+    "avg_pool2d": lambda x, w: F.avg_pool2d(x, 3, 2, divisor_override=4),
+    "avg_pool3d": lambda x, w: F.avg_pool3d(x, 2, count_include_pad=False),
+    "lp_pool1d": lambda x, w: F.lp_pool1d(x[0], 2, 2),
+    "lp_pool2d": lambda x, w: F.lp_pool2d(x, 2, 2),
+    "lp_pool3d": lambda x, w: F.lp_pool3d(x, 2, 2),
     "conv1d": lambda x, w: F.conv1d(x.flatten(2), w.flatten(2), padding="same"),
     "torch.conv1d": lambda x, w: torch.conv1d(x.flatten(2), w.flatten(2)),
     "conv3d": lambda x, w: F.conv3d(x[:, :, None], w[:, :, None]),
@@ -61,7 +68,7 @@ def test_a_block_runs_on_our_kernels_and_gives_torchs_answer(call, device):
 
 def test_every_function_of_ours_that_torch_has_is_patched():
     theirs = {getattr(F, name) for name in tritonconv.functional.__all__ if hasattr(F, name)}
-    assert len(theirs) == 9 and theirs <= set(OURS)
+    assert len(theirs) == 15 and theirs <= set(OURS)
 
 
 def test_nothing_outside_the_block_or_in_another_thread_changes(device):
@@ -104,7 +111,7 @@ def test_it_decorates_a_function_and_what_fails_leaves_nothing_behind(device):
 def test_other_functions_are_torchs(device):
     x, _ = tensors(device)
     with tritonconv.patched():
-        torch.testing.assert_close(F.avg_pool2d(x, 2), torch.nn.AvgPool2d(2)(x))
+        torch.testing.assert_close(F.gelu(x), torch.nn.GELU()(x))
         assert x.unfold(2, 2, 2).shape == (2, 8, 3, 6, 2)  # a tensor's unfold is another function
 
 

@@ -1,6 +1,5 @@
 """max_pool2d and relu: torch's values, indices, gradients and memory format, and what torch gets wrong."""
 
-import dataclasses
 import math
 
 import pytest
@@ -9,8 +8,7 @@ import torch.nn.functional as F
 from oracle import along, assert_close_to_oracle
 
 from tritonconv import functional as TF
-from tritonconv.kernels import pooling
-from tritonconv.problems import DTYPES, PoolProblem, as_sizes, pool_problem
+from tritonconv.problems import DTYPES
 
 NAN, INF = float("nan"), float("inf")
 
@@ -297,47 +295,83 @@ def test_maximum_of_random_values(device):
     assert math.isfinite(y.sum())
 
 
-# --- the kernels' other reductions ---
+# --- averages and norms ---
 
 AVERAGES = {
-    "padded": (dict(kernel_size=3, stride=2, padding=1), "padded"),
-    "image": (dict(kernel_size=(3, 2), stride=(1, 2), padding=1, count_include_pad=False), "image"),
-    "a number": (dict(kernel_size=2, stride=3, padding=1, divisor_override=5), 5),
-    "ceil": (dict(kernel_size=2, ceil_mode=True), "padded"),
-    "overlap, ceil": (dict(kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), "image"),
+    "padded": dict(kernel_size=3, stride=2, padding=1),
+    "image": dict(kernel_size=(3, 2), stride=(1, 2), padding=(1, 0), count_include_pad=False),
+    "a number": dict(kernel_size=2, stride=3, padding=1, divisor_override=5),
+    "ceil": dict(kernel_size=2, ceil_mode=True),
+    "overlap, ceil": dict(kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+    "last window in the padding alone": dict(kernel_size=2, stride=3, padding=1, ceil_mode=True),
+    "whole picture": dict(kernel_size=(9, 8)),
 }
+SHAPES = {1: (2, 3, 8), 2: (2, 3, 9, 8), 3: (2, 3, 8, 9, 8)}
 
 
-def pooled(x: torch.Tensor, pool: dict, **reduction) -> tuple[torch.Tensor, PoolProblem]:
-    size, stride, padding = (
-        as_sizes("", pool.get(name, default), 2)
-        for name, default in (("kernel_size", 0), ("stride", pool["kernel_size"]), ("padding", 0))
-    )
-    problem = pool_problem(x.shape, size, stride, padding, (1, 1), pool.get("ceil_mode", False))
-    problem = dataclasses.replace(problem, **reduction)
-    y = x.new_empty(*x.shape[:2], *problem.output_size)
-    pooling.pool_forward(x, y, None, None, problem)
-    return y, problem
+def assert_pooled_as_torch(name: str, x: torch.Tensor, *arguments, **pool) -> None:
+    """Value and gradient to rounding, and the strides of axes longer than 1."""
+
+    def close(one: torch.Tensor, other: torch.Tensor) -> None:
+        torch.testing.assert_close(one.squeeze(), other.squeeze(), equal_nan=True, check_stride=True)
+
+    ours, theirs = x.detach().requires_grad_(), x.detach().requires_grad_()
+    y, expected = getattr(TF, name)(ours, *arguments, **pool), getattr(F, name)(theirs, *arguments, **pool)
+    close(y, expected)
+    dy = torch.rand_like(y)
+    (dx,), (expected_dx,) = torch.autograd.grad(y, ours, dy), torch.autograd.grad(expected, theirs, dy)
+    close(dx, expected_dx)
 
 
-@pytest.mark.parametrize(("pool", "divisor"), AVERAGES.values(), ids=AVERAGES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_average_is_torchs(pool, divisor, dtype, device):
-    x = torch.rand(2, 3, 9, 8, dtype=dtype, device=device, requires_grad=True)
-    expected = F.avg_pool2d(x, **pool)
-    y, problem = pooled(x.detach(), pool, reduction="average", divisor=divisor)
-    torch.testing.assert_close(y, expected)
-    dy, dx = torch.rand_like(y), torch.empty_like(x)
-    pooling.pool_backward(dy, None, dx, problem)
-    torch.testing.assert_close(dx, *torch.autograd.grad(expected, x, dy))
+@pytest.mark.parametrize("pool", AVERAGES.values(), ids=AVERAGES)
+@pytest.mark.parametrize("rank", SHAPES)
+def test_average_is_torchs(rank, pool, device):
+    pool = {name: along(value, rank) for name, value in pool.items()}
+    if rank == 1:
+        pool.pop("divisor_override", None)  # avg_pool1d has none
+    assert_pooled_as_torch(f"avg_pool{rank}d", torch.rand(SHAPES[rank], device=device), **pool)
 
 
-@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, 4.0, 2.5])
-@pytest.mark.parametrize("pool", [dict(kernel_size=2), dict(kernel_size=(3, 2), stride=2, ceil_mode=True)], ids=str)
-def test_lp_norm_is_torchs(pool, norm, device):
-    x = torch.rand(2, 3, 9, 8, dtype=torch.float64, device=device) - 0.5
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("name", ["avg_pool2d", "lp_pool2d"])
+def test_layout_of_a_sum(name, layout, device):
+    x = layout(torch.rand(2, 3, 9, 8)).to(device)
+    assert_pooled_as_torch(name, x, *([2] if name == "lp_pool2d" else []), (3, 2), stride=(2, 3), ceil_mode=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_average_is_rounded_once(dtype, device):
+    """Whole numbers: the sum is exact, and one division follows."""
+    x = tied(2, 3, 9, 8).to(device, dtype)
+    y = TF.avg_pool2d(x, 3, 2, divisor_override=7)
+    total = F.avg_pool2d(x.double().cpu(), 3, 2, divisor_override=1)
+    expected = (total.to(torch.float64 if dtype == torch.float64 else torch.float32) / 7).to(dtype)
+    assert torch.equal(y.cpu(), expected)
+
+
+@pytest.mark.parametrize("norm", [1, 2.0, 3, 4, 2.5, 0.5, -1.0])
+@pytest.mark.parametrize("rank", SHAPES)
+def test_lp_norm_is_torchs(rank, norm, device):
+    """Also of negative values: a power or a root that is not real is NaN."""
+    x = torch.rand(SHAPES[rank], dtype=torch.float64, device=device) - 0.5
     x[0] = x[0].abs()
-    y, _ = pooled(x, pool, reduction="lp", norm=norm)
-    expected = F.lp_pool2d(x, norm, **pool)
-    assert expected.isnan().any() == (norm in (2.5, 3))  # a power of a negative value, the root of a negative sum
-    torch.testing.assert_close(y, expected, equal_nan=True)
+    pool = dict(kernel_size=along((3, 2), rank) if rank > 1 else 2, stride=2, ceil_mode=True)
+    assert F.lp_pool2d(x[None].flatten(3), norm, 2).isnan().any() == (norm in (0.5, 2.5, 3))
+    assert_pooled_as_torch(f"lp_pool{rank}d", x, norm, **pool)
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3])
+def test_lp_norm_of_zeros_has_no_gradient(norm, device):
+    """Whatever the power of 0 would be."""
+    x = torch.zeros(1, 1, 4, 4, device=device)
+    x[..., 2:] = 1
+    assert_pooled_as_torch("lp_pool2d", x, norm, 2)
+
+
+def test_lp_norm_of_half_precision_does_not_overflow(device):
+    x = torch.full((1, 1, 4, 4), 300.0, device=device, dtype=torch.float16, requires_grad=True)
+    y = TF.lp_pool2d(x, 2, 2)
+    assert y.eq(600).all()  # 300² leaves float16
+    assert torch.autograd.grad(y, x, torch.ones_like(y))[0].eq(0.5).all()
+    (dx,) = torch.autograd.grad(TF.lp_pool2d(x / 40, 8, 2).sum(), x)  # 7.5⁷ leaves it too
+    torch.testing.assert_close(dx, torch.full_like(dx, 4 ** (1 / 8 - 1) / 40))

@@ -24,9 +24,12 @@ __all__ = ["ConvertReport", "Row", "convert", "restore"]
 
 Filter = Callable[[torch.nn.Module, str], bool]
 
-NAMES = ("Conv1d", "Conv2d", "Conv3d", "Fold", "MaxPool1d", "MaxPool2d", "MaxPool3d", "ReLU", "Unfold")
-SWAPS: dict[type, type] = {getattr(torch.nn, name): getattr(nn, name) for name in NAMES}
 FUSED = (nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
+SWAPS: dict[type, type] = {
+    getattr(torch.nn, name): getattr(nn, name)
+    for name in nn.__all__
+    if hasattr(torch.nn, name) and name != "Sequential"
+}
 OURS = (*SWAPS.values(), *FUSED)
 NOT_YET = ("torch.nn.modules.conv", "torch.nn.modules.pooling", "torch.nn.modules.fold")  # their layers are reported
 RESTORE = "tritonconv.restore(model) swaps back, as ONNX export, quantization and torch.jit.script need it"

@@ -26,13 +26,14 @@ def _named(*names: str) -> dict[str, Callable[..., Any]]:
 
 
 _CONVS, _MAX_POOLS = ([f"{name}{rank}d" for rank in (1, 2, 3)] for name in ("conv", "max_pool"))
+_POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool") for rank in (1, 2, 3)]
 # Each name that torch has for a function of ours. As text, for nothing here calls torch's.
 _NAMES: dict[Any, dict[str, Callable[..., Any]]] = {
     torch.nn.functional: {
-        **_named(*_CONVS, *_MAX_POOLS, "relu", "unfold", "fold"),
+        **_named(*_CONVS, *_MAX_POOLS, *_POOLS, "relu", "unfold", "fold"),
         **{f"{name}_with_indices": _with_indices(getattr(functional, name)) for name in _MAX_POOLS},
     },
-    torch: {**_named(*_CONVS, *_MAX_POOLS, "relu"), "relu_": _relu_},
+    torch: {**_named(*_CONVS, *_MAX_POOLS, "avg_pool1d", "relu"), "relu_": _relu_},
     torch.Tensor: {"relu": functional.relu, "relu_": _relu_},
 }
 OURS = {getattr(holder, name): ours for holder, names in _NAMES.items() for name, ours in names.items()}

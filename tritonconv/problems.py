@@ -420,6 +420,40 @@ def covered_problem(
     return PoolProblem(tuple(input_size), tuple(output_size), window.effective(tuple(output_size)))
 
 
+def average_problem(
+    x_shape: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> PoolProblem:
+    """The problem of average pooling over a batched input; a `divisor` takes the place of the elements' count.
+
+    Raises:
+        RuntimeError: the sizes do not go together, or a divisor of 0.
+    """
+    if divisor == 0:
+        raise RuntimeError("divisor must be not zero, but got divisor_override=0")
+    problem = pool_problem(x_shape, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
+    counted: Literal["image", "padded"] = "padded" if count_include_pad else "image"
+    return dataclasses.replace(problem, reduction="average", divisor=counted if divisor is None else divisor)
+
+
+def lp_problem(x_shape: Ints, norm: float, kernel: Ints, stride: Ints, ceil_mode: bool) -> PoolProblem:
+    """The problem of Lp pooling over a batched input.
+
+    Raises:
+        RuntimeError: the sizes do not go together.
+        ZeroDivisionError: a norm of 0.
+    """
+    if norm == 0:
+        raise ZeroDivisionError("norm_type must not be zero, but got norm_type=0")
+    problem = pool_problem(x_shape, kernel, stride, (0,) * len(kernel), (1,) * len(kernel), ceil_mode)
+    return dataclasses.replace(problem, reduction="lp", norm=norm)
+
+
 def _by(sizes: Sequence[int]) -> str:
     return " x ".join(str(s) for s in sizes)
 

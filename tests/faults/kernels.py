@@ -205,6 +205,12 @@ OTHERS = [
             ("**numerics(dy, dy, argmax, dx),", "**numerics(dy, dy, dx),", OFFSETS),
             ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", POOL),
             ("tl.where(argmax == element[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
+            ("        count = DIVISOR\n", "        count = 1\n", "test_average_is_torchs"),
+            ('WINDOW, DIVISOR == "padded")', "WINDOW, True)", "test_average_is_torchs"),
+            ("acc += average(dy, window, in_size, WINDOW, DIVISOR)", "acc += dy", "test_average_is_torchs"),
+            ("power(best * WINDOW[grid.TAPS], 1 / NORM)", "power(best, 1 / NORM)", "test_lp_norm_is_torchs"),
+            ('-size if P % 2 == 1 else float("nan")', "-size", "test_lp_norm_is_torchs"),
+            ("size if P % 2 == 0 else", "size if P % 2 == 2 else", "test_lp_norm_is_torchs"),
             (
                 "mask=valid & (argmax != NO_ARGMAX), other=0.0)",
                 "mask=valid, other=0.0)",

@@ -9,6 +9,7 @@ EPILOGUE = f"{OPS}::test_what_cannot_be_an_epilogue_is_refused"
 PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
+RUN = "\n\n    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:\n        "
 SECOND = f"{GRADS}::test_second_gradients_keep_the_memory_format {GRADS}::test_second_gradients_in_any_strides"
 
 REGISTRATION = faults(
@@ -195,10 +196,41 @@ OTHERS = [
                 "return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, False),)",
                 SECOND,
             ),
+            *(
+                (
+                    f"return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),){run}",
+                    f"return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),){run}",
+                    test,
+                )
+                for run, test in (
+                    (f"{RUN}pooling.pool_backward(self.dy, self.argmax", "test_layout"),
+                    (f"{RUN}pooling.pool_backward(self.dy, None", "test_layout_of_a_sum"),
+                )
+            ),
             (
-                "return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)",
-                "return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),)",
-                "test_layout",
+                'require_shape("dy", self.dy, (*self.dy.shape[:2], *problem.output_size))\n',
+                "pass\n",
+                SHAPES,
+            ),
+            (
+                "return (operators.average_pool(*gradients, *self.average),)",
+                "return (2 * operators.average_pool(*gradients, *self.average),)",
+                f"{GRADS}::test_avg_pool2d",
+            ),
+            (
+                "torch.where(y == 0, 0.0, dy",
+                "torch.where(y != y, 0.0, dy",
+                "test_lp_norm_of_zeros_has_no_gradient",
+            ),
+            (
+                "wide = torch.float64 if dy.dtype == torch.float64 else torch.float32",
+                "wide = dy.dtype",
+                "test_lp_norm_of_half_precision_does_not_overflow",
+            ),
+            (
+                "(self.kernel, self.stride, padding, self.ceil_mode, True, None)",
+                "(self.kernel, self.stride, padding, False, True, None)",
+                "test_lp_norm_is_torchs",
             ),
             (
                 "return (self.empty(self.x, self.argmax.shape),)",
@@ -268,6 +300,12 @@ OTHERS = [
                 "test_same_as_torch",
             ),
             ("indices.squeeze(0) if return_indices else indices\n", "indices\n", POOL),
+            (
+                '"avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, divisor_override)',
+                '"avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, None)',
+                "test_average_is_torchs",
+            ),
+            ("kernel, steps, ceil_mode)", "kernel, steps, False)", "test_lp_norm_is_torchs"),
         ],
     ),
     *faults(

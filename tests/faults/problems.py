@@ -80,6 +80,15 @@ SIZES = faults(
         # pooling
         ("span = size + 2 * p - reach", "span = size + p - reach", f"{POOL}::test_same_as_torch"),
         ("reach = d * (k - 1) + 1", "reach = d * k", f"{POOL}::test_same_as_torch"),
+        (
+            '"padded" if count_include_pad else "image"',
+            '"image" if count_include_pad else "padded"',
+            f"{POOL}::test_average_is_torchs",
+        ),
+        ("divisor=counted if divisor is None else divisor", "divisor=counted", f"{POOL}::test_average_is_torchs"),
+        ('reduction="lp", norm=norm)', 'reduction="lp", norm=2.0)', f"{POOL}::test_lp_norm_is_torchs"),
+        ("    if divisor == 0:\n", "    if False:\n", "tests/test_errors.py"),
+        ("    if norm == 0:\n", "    if False:\n", "tests/test_errors.py"),
         ("(-(-span // s) if ceil_mode else span // s)", "(span // s)", f"{POOL}::test_same_as_torch"),
         ("if ceil_mode and (length - 1) * s >= size + p:", "if False:", f"{POOL}::test_same_as_torch"),
         ("(length - 1) * s >= size + p:", "(length - 1) * s > size + p:", f"{POOL}::test_same_as_torch"),

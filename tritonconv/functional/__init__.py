@@ -5,11 +5,31 @@ import torch.fx
 from tritonconv.functional.activation import relu
 from tritonconv.functional.conv import conv1d, conv2d, conv2d_bias_relu, conv2d_bias_relu_max_pool2d, conv3d
 from tritonconv.functional.patches import fold, unfold
-from tritonconv.functional.pool import max_pool1d, max_pool2d, max_pool3d
+from tritonconv.functional.pool import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from tritonconv.problems import Algorithm as Algorithm  # what `algorithm=` takes
 
-__all__ = ["conv1d", "conv2d", "conv2d_bias_relu", "conv2d_bias_relu_max_pool2d", "conv3d", "fold"]
-__all__ += ["max_pool1d", "max_pool2d", "max_pool3d", "relu", "unfold"]
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "conv1d",
+    "conv2d",
+    "conv2d_bias_relu",
+    "conv2d_bias_relu_max_pool2d",
+    "conv3d",
+    "fold",
+]
+__all__ += ["lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "relu", "unfold"]
 
 for _name in __all__:
     torch.fx.wrap(_name)  # a leaf of torch.fx's graphs: a Proxy has no sizes to check

@@ -120,6 +120,131 @@ def max_pool3d(
     return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+def avg_pool1d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> torch.Tensor:
+    """avg_pool2d along one axis: input (N, C, W) or (C, W).
+
+    Source: torch.nn.functional.avg_pool1d.
+    """
+    sliding = window(1, kernel_size, stride, padding)[:3]
+    return _avg_pool("avg_pool1d", 1, input, *sliding, ceil_mode, count_include_pad, None)
+
+
+def avg_pool2d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> torch.Tensor:
+    """y[n, c, p, q] = Σ over the window of input[n, c, p·stride − padding + i, …], divided by how many elements it has.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        kernel_size, stride, padding: in elements, one for both axes or (vertical, horizontal); stride is kernel_size
+            unless given, padding (with zeros) at most half the window.
+        ceil_mode: round the output size up.
+        count_include_pad: count the padding's zeros too, but not what lies beyond.
+        divisor_override: divide by this number instead.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format. Sums in float32 (float64 for float64).
+
+    Raises:
+        RuntimeError: sizes that do not go together, or a divisor of 0.
+        NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
+
+    Source: torch.nn.functional.avg_pool2d.
+    """
+    sliding = window(2, kernel_size, stride, padding)[:3]
+    return _avg_pool("avg_pool2d", 2, input, *sliding, ceil_mode, count_include_pad, divisor_override)
+
+
+def avg_pool3d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> torch.Tensor:
+    """avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.functional.avg_pool3d.
+    """
+    sliding = window(3, kernel_size, stride, padding)[:3]
+    return _avg_pool("avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, divisor_override)
+
+
+def lp_pool1d(
+    input: torch.Tensor,
+    norm_type: float,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    ceil_mode: bool = False,
+) -> torch.Tensor:
+    """lp_pool2d along one axis: input (N, C, W) or (C, W).
+
+    Source: torch.nn.functional.lp_pool1d.
+    """
+    return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: torch.Tensor,
+    norm_type: float,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    ceil_mode: bool = False,
+) -> torch.Tensor:
+    """y[n, c, p, q] = (Σ over the window of input[n, c, p·stride + i, …]ᵖ)^(1/p), p = norm_type, a root of the sum.
+
+    A window that ceil_mode lets reach beyond the input counts as if it were whole, as torch does: its sum is scaled.
+    The gradient is 0 where y is 0.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        norm_type: p, not 0.
+        kernel_size, stride: in elements, one for both axes or (vertical, horizontal); stride is kernel_size by default.
+        ceil_mode: round the output size up.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format.
+
+    Raises:
+        RuntimeError: sizes that do not go together.
+        ZeroDivisionError: norm_type is 0.
+        NotImplementedError: a dtype other than the four.
+
+    Source: torch.nn.functional.lp_pool2d.
+    """
+    return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: torch.Tensor,
+    norm_type: float,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    ceil_mode: bool = False,
+) -> torch.Tensor:
+    """lp_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.functional.lp_pool3d.
+    """
+    return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
 def _max_pool(
     name: str,
     rank: int,
@@ -137,3 +262,24 @@ def _max_pool(
     if unbatched:
         y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
     return (y, indices) if return_indices else y
+
+
+def _avg_pool(name: str, rank: int, input: torch.Tensor, *average: Any) -> torch.Tensor:
+    x, unbatched = require_batch(name, input, rank)
+    y = operators.average_pool(x, *average)
+    return y.squeeze(0) if unbatched else y
+
+
+def _lp_pool(
+    name: str,
+    rank: int,
+    input: torch.Tensor,
+    norm_type: float,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None,
+    ceil_mode: bool,
+) -> torch.Tensor:
+    x, unbatched = require_batch(name, input, rank)
+    kernel, steps, *_ = window(rank, kernel_size, stride, 0)
+    y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
+    return y.squeeze(0) if unbatched else y

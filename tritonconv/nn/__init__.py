@@ -10,7 +10,27 @@ from tritonconv.nn.activation import ReLU
 from tritonconv.nn.container import Sequential
 from tritonconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvReLU2d, ConvReLUMaxPool2d
 from tritonconv.nn.patches import Fold, Unfold
-from tritonconv.nn.pool import MaxPool1d, MaxPool2d, MaxPool3d
+from tritonconv.nn.pool import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvReLU2d", "ConvReLUMaxPool2d", "Fold"]
-__all__ += ["MaxPool1d", "MaxPool2d", "MaxPool3d", "ReLU", "Sequential", "Unfold"]
+__all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvReLU2d",
+    "ConvReLUMaxPool2d",
+    "Fold",
+]
+__all__ += ["LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "ReLU", "Sequential", "Unfold"]

@@ -50,3 +50,66 @@ class MaxPool3d(_MaxPool, torch.nn.MaxPool3d):
     """
 
     rank = 3
+
+
+class AvgPool1d(Ours, torch.nn.AvgPool1d):
+    """The average of each window of (N, C, W) or (C, W).
+
+    Source: torch.nn.AvgPool1d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        sliding = (self.kernel_size, self.stride, self.padding)
+        return functional.avg_pool1d(input, *sliding, self.ceil_mode, self.count_include_pad)
+
+
+class AvgPool2d(Ours, torch.nn.AvgPool2d):
+    """The average of each window of (N, C, H, W) or (C, H, W).
+
+    Source: torch.nn.AvgPool2d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        sliding = (self.kernel_size, self.stride, self.padding)
+        return functional.avg_pool2d(input, *sliding, self.ceil_mode, self.count_include_pad, self.divisor_override)
+
+
+class AvgPool3d(Ours, torch.nn.AvgPool3d):
+    """The average of each window of (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.AvgPool3d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        sliding = (self.kernel_size, self.stride, self.padding)
+        return functional.avg_pool3d(input, *sliding, self.ceil_mode, self.count_include_pad, self.divisor_override)
+
+
+class LPPool1d(Ours, torch.nn.LPPool1d):
+    """The Lp norm of each window of (N, C, W) or (C, W).
+
+    Source: torch.nn.LPPool1d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.lp_pool1d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class LPPool2d(Ours, torch.nn.LPPool2d):
+    """The Lp norm of each window of (N, C, H, W) or (C, H, W).
+
+    Source: torch.nn.LPPool2d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.lp_pool2d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class LPPool3d(Ours, torch.nn.LPPool3d):
+    """The Lp norm of each window of (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.LPPool3d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.lp_pool3d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)

@@ -1,12 +1,28 @@
-"""Max pooling. Its backward and its gather, adjoint to each other, close under differentiation."""
+"""Pooling by a maximum, an average or an Lp norm.
+
+Max pooling's backward and its gather are adjoint to each other and close under differentiation; so are average pooling
+and its backward, which are linear.
+"""
+
+import math
+from typing import Any
 
 import torch
 
 from tritonconv.kernels import pooling
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import PoolProblem, covered_problem, pool_problem, require_shape, require_tensors
+from tritonconv.problems import (
+    PoolProblem,
+    average_problem,
+    covered_problem,
+    lp_problem,
+    pool_problem,
+    require_shape,
+    require_tensors,
+)
 
 WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
+AVERAGE = "int[] kernel, int[] stride, int[] padding, bool ceil_mode, bool count_include_pad, int? divisor"
 
 
 @register
@@ -88,3 +104,84 @@ class MaxPoolGather(Operator):
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
         return (operators.max_pool_backward(gradients[0], self.argmax, size, *self.window, self.channels_last),)
+
+
+class _Average(Operator):
+    """What average pooling and its backward share."""
+
+    @property
+    def average(self) -> tuple[Any, ...]:
+        return self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor
+
+
+@register
+class AveragePool(_Average):
+    """Each window's average, (N, C, P, Q)."""
+
+    schema = f"average_pool(Tensor x, {AVERAGE}) -> Tensor y"
+
+    def problem(self) -> PoolProblem:
+        require_tensors(f"avg_pool{self.x.dim() - 2}d", input=self.x)
+        return average_problem(self.x.shape, *self.average)
+
+    def outputs(self, problem: PoolProblem) -> Tensors:
+        return (self.empty(self.x, (*self.x.shape[:2], *problem.output_size)),)
+
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
+        pooling.pool_forward(self.x, outputs[0], None, None, problem)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return (operators.average_pool_backward(*gradients, self.shapes["x"][2:], *self.average, self.channels_last),)
+
+
+@register
+class AveragePoolBackward(_Average):
+    """dx, (N, C, H, W): of each window's dy the share that its divisor gives."""
+
+    schema = f"average_pool_backward(Tensor dy, SymInt[] input_size, {AVERAGE}, bool channels_last) -> Tensor dx"
+
+    def problem(self) -> PoolProblem:
+        require_tensors("average_pool_backward", dy=self.dy)
+        problem = average_problem((*self.dy.shape[:2], *self.input_size), *self.average)
+        require_shape("dy", self.dy, (*self.dy.shape[:2], *problem.output_size))
+        return problem
+
+    def outputs(self, problem: PoolProblem) -> Tensors:
+        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
+
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
+        pooling.pool_backward(self.dy, None, outputs[0], problem)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return (operators.average_pool(*gradients, *self.average),)
+
+
+@register
+class LpPool(Operator):
+    """Each window's (Σ xᵖ)^(1/p), (N, C, P, Q)."""
+
+    schema = "lp_pool(Tensor x, float norm, int[] kernel, int[] stride, bool ceil_mode) -> Tensor y"
+
+    def problem(self) -> PoolProblem:
+        require_tensors(f"lp_pool{self.x.dim() - 2}d", input=self.x)
+        return lp_problem(self.x.shape, self.norm, self.kernel, self.stride, self.ceil_mode)
+
+    def outputs(self, problem: PoolProblem) -> Tensors:
+        return (self.empty(self.x, (*self.x.shape[:2], *problem.output_size)),)
+
+    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
+        pooling.pool_forward(self.x, outputs[0], None, None, problem)
+
+    def saved(self) -> tuple[str, ...]:
+        return "x", "y"
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        """xᵖ⁻¹ · taps · the average's gradient, of dy · y¹⁻ᵖ; 0 where y is 0, as in torch."""
+        (dy,) = gradients
+        wide = torch.float64 if dy.dtype == torch.float64 else torch.float32  # a power may leave half precision
+        x, y, p = self.x.to(wide), self.y.to(wide), self.norm
+        share = torch.where(y == 0, 0.0, dy.to(wide) * y.masked_fill(y == 0, 1.0) ** (1 - p) * math.prod(self.kernel))
+        padding = (0,) * len(self.kernel)
+        window = (self.kernel, self.stride, padding, self.ceil_mode, True, None)
+        dx = operators.average_pool_backward(share, self.shapes["x"][2:], *window, self.channels_last)
+        return ((dx * x ** (p - 1)).to(dy.dtype),)
