@@ -53,6 +53,9 @@ def test_candidates_are_few_different_and_legal(
         assert all(block == next_power_of_2(block) for block in blocks)
         assert max(math.prod(sides) for sides in itertools.combinations([1, *blocks], 2)) <= TRITON_MAX_TENSOR_NUMEL
         assert architecture == "interpreter" or operator not in GEMMS or min(blocks) >= 16
+    if architecture == "interpreter":  # none that the pixels do not fill
+        rows = "BLOCK_K" if operator == "implicit_gemm_wgrad" else "BLOCK_M"
+        assert all(tile[rows] <= next_power_of_2(pixels) for tile in tiles)
 
 
 @pytest.mark.parametrize("operator", GEMMS)

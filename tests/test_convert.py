@@ -696,11 +696,15 @@ def test_a_forward_that_calls_torchs_functions_is_told():
     ((kind, calls),) = report.calls
     assert kind.endswith("Net") and calls == ("torch.relu", "torch.nn.functional.max_pool2d")
     assert f"torch's own: the forward of {kind} calls {', '.join(calls)}; tritonconv.patched()" in str(report)
+    left = convert(torch.nn.Sequential(torch.nn.MaxPool2d(2)), filter_fn=lambda *_: False)
+    assert left.left and left.calls == ()  # torch's own layers call them too, and were left on purpose
 
 
 def test_rows_stand_in_the_models_order():
     chain = (torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
-    report = convert(torch.nn.Sequential(torch.nn.FractionalMaxPool2d(2, 2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3)))
+    report = convert(
+        torch.nn.Sequential(torch.nn.FractionalMaxPool2d(2, 2), torch.nn.ReLU(), *chain, torch.nn.Conv2d(2, 2, 3))
+    )
     assert names(report.rows) == ["0", "1", "2", "3", "4", "5"]
     assert names(report.left) == ["0"]
 

@@ -281,6 +281,18 @@ def test_a_compiled_module_is_explained_and_stays_compiled(device):
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_a_compiled_function_is_explained(device):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    function = torch.compile(lambda x: TF.relu(x) + 1, backend=backend)
+    assert [step.of for step in tritonconv.explain(function, tensor(2, 3, device=device)).steps] == ["activate"]
+    assert compiled == []
+
+
 def test_an_input_with_a_history_is_an_input():
     x, w = tensor(1, 1, 5, 5, grad=True) * 2, tensor(2, 1, 3, 3)
     _, backward = tritonconv.explain(TF.conv2d, x, w).steps

@@ -66,6 +66,15 @@ def test_a_block_runs_on_our_kernels_and_gives_torchs_answer(call, device):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("relu", [F.relu_, torch.relu_, torch.Tensor.relu_, lambda x: F.relu(x, True)])
+def test_relu_in_place_writes_where_torch_writes(relu, device):
+    x, _ = tensors(device)
+    expected = x.clamp(min=0)
+    with tritonconv.patched():
+        assert relu(x) is x
+    assert torch.equal(x, expected)
+
+
 def test_every_function_of_ours_that_torch_has_is_patched():
     theirs = {getattr(F, name) for name in tritonconv.functional.__all__ if hasattr(F, name)}
     assert len(theirs) == 15 and theirs <= set(OURS)
@@ -132,7 +141,7 @@ def test_calls_are_found_in_code():
 
     def forward(self, x, local=torch):
         nested = [F.conv2d(y, y) for y in x]
-        return torch.relu(torch.nn.functional.fold(nested)), relu(x), local.relu(x), F.relu, F.gelu(x)
+        return torch.relu(torch.nn.functional.fold(nested)), relu(x), local.relu(x), F.relu, F.gelu(x), (F, x.conv1d)
 
     class Net(torch.nn.Module):
         pass

@@ -64,6 +64,18 @@ def test_a_switch_is_the_threads_own(name, device):
     assert state() == before
 
 
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_set_twice_is_what_it_was(name, device):
+    """Inside itself; what the outer one collects goes on."""
+    with SWITCHES[name]() as outer:
+        state = [reasons.is_recording(), tuning.current_target()]
+        with SWITCHES[name]():
+            pass
+        assert [reasons.is_recording(), tuning.current_target()] == state
+        TF.relu(torch.ones(3, device=device))
+    assert outer is None or len(outer) == 1
+
+
 def test_a_model_runs_while_another_thread_explains_it(device):
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)).to(device)
     tritonconv.convert(model)

@@ -224,7 +224,7 @@ class _Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         source = None if node is None else self._sources.get(node._sequence_nr())
         arguments = dict(zip(names, args, strict=True))
-        self._inside = seen = Operation(func, source.layer if source else self._layer(), arguments, source)
+        self._inside = seen = Operation(func, self._layer(), arguments, source)
         try:
             with (
                 tuning.target(self._target),

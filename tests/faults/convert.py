@@ -68,7 +68,11 @@ CONVERT = faults(
         ),
         # what is swapped, and what is told of it
         ("in SWAPS and module not in left}", "in SWAPS}", "test_the_filter_leaves_a_layer"),
-        ("        becoming = classes | swaps\n", "        becoming = classes\n", "test_restore_undoes_it"),
+        (
+            "        becoming = classes | swaps\n",
+            "        becoming = classes\n",
+            f"{CONVERTS}::test_a_chain_is_fused_when_it_is_called_and_its_layers_stay",
+        ),
         (
             "    if fuse:\n        becoming",
             "    if True:\n        becoming",
@@ -117,7 +121,7 @@ CONVERT = faults(
             "return",
             "test_the_filter_leaves_a_layer",
         ),
-        ('not in ("torch", "tritonconv") and', "and", "test_the_report_is_a_table"),
+        ('not in ("torch", "tritonconv") and', "and", "test_a_forward_that_calls_torchs_functions_is_told"),
         ("len(names) < 4 else", "True else", "test_many_equal_rows_and_containers_are_one_line"),
         ("len(names) - 2} more", "len(names)} more", "test_many_equal_rows_and_containers_are_one_line"),
         ("max(len(line[column]) for line in lines)", "len(lines[0][column])", "test_the_report_is_a_table"),
@@ -140,7 +144,7 @@ PATCHING = faults(
         (
             "_relu_ = functools.partial(functional.relu, inplace=True)",
             "_relu_ = functional.relu",
-            "test_a_block_runs_on_our_kernels_and_gives_torchs_answer",
+            "test_relu_in_place_writes_where_torch_writes",
         ),
         (
             'torch.Tensor: {"relu": functional.relu,',
@@ -168,11 +172,6 @@ CONTAINER = faults(
     "tritonconv/nn/container.py",
     NN,
     [
-        (
-            "not isinstance(input, torch.Tensor) or _is",
-            "_is",
-            "test_sequential_takes_what_torchs_takes",
-        ),
         (
             "        if type(layer) is not wanted or why_watched(layer):",
             "        if not isinstance(layer, wanted) or why_watched(layer):",

@@ -50,12 +50,6 @@ LAUNCH = faults(
             "recording.active = None",
             "tests/test_threads.py::test_a_signal_handler_may_run_the_model_in_the_middle_of_a_launch",
         ),
-        (
-            "    recording.active = None\n    try:",
-            "    try:",
-            "tests/test_threads.py::test_a_signal_handler_may_run_the_model_in_the_middle_of_a_launch",
-            "replayed, it notes what it does in the outer record",
-        ),
     ],
 )
 

@@ -272,7 +272,7 @@ OTHERS = [
                 "return (value >= best) | (value != value)",
                 f"{POOL}::test_first_of_equals_wins",
             ),
-            ("acc.to(STORED).to(acc.dtype)", "acc", "test_ties_fall_as_in_torch", "ties of rounded values"),
+            ("acc.to(STORED).to(acc.dtype)", "acc", "test_bit_equal_to_the_unfused_chain", "ties of rounded values"),
             ("tl.where(PASSES(best), argmax, NO_ARGMAX)", "argmax", "test_dead_relu_passes_no_gradient"),
         ],
     ),

@@ -87,7 +87,6 @@ def _keep(key: tuple, record: recording.Record) -> None:
 def _own_state() -> Iterator[None]:
     """A launch's state is its own: a signal handler may run another one in the middle of it, on this thread."""
     outer = memory.tensors, recording.active, numpy_builder.grid_idx, numpy_builder.grid_dim
-    recording.active = None
     try:
         yield
     finally:

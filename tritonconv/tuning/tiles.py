@@ -132,7 +132,7 @@ def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -
 
 def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
     # threads run along whichever of pixels and channels is contiguous
-    BLOCK_N = _block(channels, 1, 64) if x.dim() > 2 and x.stride(1) == 1 else 1
+    BLOCK_N = _block(channels, 1, 64) if x.stride(1) == 1 else 1
     return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
 
 
