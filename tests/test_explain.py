@@ -288,7 +288,7 @@ def test_a_compiled_function_is_explained(device):
         compiled.append(graph)
         return graph
 
-    function = torch.compile(lambda x: TF.relu(x) + 1, backend=backend)
+    function = torch.compile(lambda x: TF.relu(x) + 1, fullgraph=True, backend=backend)
     assert [step.of for step in tritonconv.explain(function, tensor(2, 3, device=device)).steps] == ["activate"]
     assert compiled == []
 
