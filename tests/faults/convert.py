@@ -313,7 +313,7 @@ CONVOLUTIONS = faults(
         (
             '*self._sliding, self.algorithm, "relu")',
             '*self._sliding, "direct", "relu")',
-            f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
+            f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
         ),
         (
             "pool_kernel_size if pool_stride is None else pool_stride",
