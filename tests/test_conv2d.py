@@ -14,6 +14,7 @@ from oracle import (
     CASES,
     Case,
     assert_all_close_to_oracle,
+    axes,
     case,
     double,
     magnitudes,
@@ -81,6 +82,75 @@ OTHERS = [c for c in RANKS if c.name in ("plain", "unbatched", "stride (2,1)", "
 def test_named_case_along_one_and_three_axes(c, algorithm, device):
     tensors = c.tensors(torch.float32, device)
     check(c, algorithm, tensors, like_y(c, tensors))
+
+
+# --- transposed: from a case's output to its input ---
+
+
+def output_padding(c: Case) -> tuple[int, ...]:
+    """What makes the transposed convolution answer the case's input size."""
+    sizes = (c.size, c.filter, *(axes(value, c.rank) for value in (c.stride, c.padding, c.dilation)))
+    return tuple((n + 2 * p - d * (r - 1) - 1) % s for n, r, s, p, d in zip(*sizes, strict=True))
+
+
+def check_transposed(
+    c: Case, algorithm: str, dtype: torch.dtype, device, layout=lambda t: t
+) -> dict[str, torch.Tensor]:
+    arguments = {**c.arguments, "output_padding": output_padding(c)}
+    function, name = functools.partial, f"conv_transpose{c.rank}d"
+    oracle = peer = function(getattr(F, name), **arguments)
+    ours = function(getattr(TF, name), **arguments, algorithm=algorithm)
+    x, w, _ = c.tensors(dtype, device)
+    x, b = like_y(c, [x, w, None]), (torch.rand(x.shape[-c.rank - 1], dtype=torch.float64) - 0.5).to(device, dtype)
+    tensors = [layout(x), w, b if c.bias else None]
+    dy = (torch.rand(peer(*tensors).shape) - 0.5).to(device, dtype)
+    assert dy.shape == c.tensors()[0].shape
+    found = value_and_gradients(ours, tensors, dy)
+    theirs = value_and_gradients(peer, tensors, dy)
+    truth = value_and_gradients(oracle, double(tensors), *double([dy]))
+    scale = value_and_gradients(oracle, magnitudes(tensors), *magnitudes([dy]))
+    assert_all_close_to_oracle(found, theirs, truth, scale)
+    return found
+
+
+TRANSPOSED = [c for c in CASES if not isinstance(c.padding, str)]
+
+
+@pytest.mark.parametrize(
+    ("c", "algorithm"),
+    [
+        *((c, algorithm) for c in TRANSPOSED for algorithm in ALGORITHMS),
+        *((c.along(rank), "implicit_gemm") for c in TRANSPOSED for rank in (1, 3)),
+    ],
+    ids=str,
+)
+def test_transposed_named_case(c, algorithm, device):
+    check_transposed(c, algorithm, torch.float32, device)
+
+
+@by_algorithm
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_transposed_dtype(dtype, algorithm, device):
+    check_transposed(case("stride (2,1)"), algorithm, dtype, device)
+
+
+@by_algorithm
+@pytest.mark.parametrize("layout", ["channels_last", "transposed", "expanded"])
+def test_transposed_layout(layout, algorithm, device):
+    check_transposed(case("groups 2"), algorithm, torch.float32, device, globals()[layout])
+
+
+@by_algorithm
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("which", ["", "x", "w", "y"])
+def test_transposed_memory_format_follows_torch(which, rank, algorithm, device):
+    c = case("plain").along(rank)
+    x, w, _ = c.tensors(torch.float32, device)
+    x = like_y(c, [x, w, None])
+    dy = torch.rand(c.tensors()[0].shape, device=device)
+    x, w, dy = (channels_last(t) if letter in which else t for letter, t in zip("xwy", (x, w, dy), strict=True))
+    ours, theirs = (value_and_gradients(getattr(f, f"conv_transpose{rank}d"), [x, w, None], dy) for f in (TF, F))
+    assert {k: steps(t) for k, t in ours.items()} == {k: steps(t) for k, t in theirs.items()}
 
 
 @by_algorithm

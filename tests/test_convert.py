@@ -486,7 +486,7 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: with_tensor_subclass("bias"), "bias is a TensorSubclass, not a plain tensor"),
         (lambda: with_its_own("forward"), "its forward was replaced on the object"),
         (lambda: with_its_own("_conv_forward"), "its forward was replaced on the object"),
-        (lambda: torch.nn.ConvTranspose2d(1, 2, 3), "not supported yet"),
+        (lambda: torch.nn.LazyConvTranspose2d(2, 3), "lazy: convert after its first forward"),
         (lambda: type("Causal", (torch.nn.Conv1d,), {})(1, 2, 3), "a subclass of torch.nn's layer"),
         (lambda: torch.nn.LazyConv1d(2, 3), "lazy: convert after its first forward"),
         (lambda: torch.nn.Conv3d(1, 2, 3, padding_mode="circular"), "padding_mode='circular' not supported yet"),

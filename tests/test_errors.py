@@ -108,6 +108,34 @@ MISTAKES = {
     "conv3d: 3-D input": (lambda f: f.conv3d(X[0], W[None]), r"4D \(unbatched\) or 5D \(batched\) input to conv3d"),
     "max_pool1d: 4-D input": (lambda f: f.max_pool1d(X, 2), r"2D \(unbatched\) or 3D \(batched\) input to max_pool1d"),
     "max_pool3d: two kernels": (lambda f: f.max_pool3d(X, (2, 2)), r"kernel_size.*3 values.*\[2, 2\]"),
+    # --- transposed ---
+    "transposed: channels": (lambda f: f.conv_transpose2d(X[:, :3], W), r"transposed=1.*to have 4 channels, but got 3"),
+    "transposed: groups that do not divide": (
+        lambda f: f.conv_transpose2d(X, W, groups=3),
+        r"groups=3, expected weight to be divisible by 3",
+    ),
+    "transposed: groups 0": (lambda f: f.conv_transpose2d(X, W, groups=0), r"non-positive groups.*groups=0"),
+    "transposed: bias length": (lambda f: f.conv_transpose2d(X, W, B[:3]), r"bias.*with 4 elements.*\[3\]"),
+    "transposed: output padding": (
+        lambda f: f.conv_transpose2d(X, W, None, 2, 0, 2),
+        r"output padding must be smaller.*output_padding=\[2, 2\], stride=\[2, 2\]",
+    ),
+    "transposed: negative padding": (lambda f: f.conv_transpose2d(X, W, padding=-1), r"negative padding.*\[-1, -1\]"),
+    "transposed: negative output padding": (
+        lambda f: f.conv_transpose2d(X, W, None, 2, 0, -1),
+        r"negative output_padding.*\[-1, -1\]",
+    ),
+    "transposed: nothing left": (
+        lambda f: f.conv_transpose2d(X[..., :1, :], W, padding=2),
+        r"Output size is too small",
+    ),
+    "transposed: str padding": (lambda f: f.conv_transpose2d(X, W, padding="same"), r"padding.*'same'"),
+    "transposed: 2-D input": (lambda f: f.conv_transpose2d(X[0, 0], W), r"input to conv_transpose2d.*\[7, 7\]"),
+    "transposed: dtype of weight": (
+        lambda f: f.conv_transpose2d(X, W.double()),
+        r"input.*float32.*weight.*float64.*same",
+    ),
+    "transposed: stride 0": (lambda f: f.conv_transpose2d(X, W, stride=0), r"non-positive stride.*\[0, 0\]"),
     # --- unfold and fold ---
     "unfold: 5-D input": (lambda f: f.unfold(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
     "unfold: kernel 0": (lambda f: f.unfold(X, 0), r"kernel_size.*0"),
@@ -187,6 +215,11 @@ class TestEveryConvolution:
             convolve(X[0, 0], W)
 
 
+def test_unknown_algorithm_of_a_transposed_convolution():
+    with pytest.raises(ValueError, match=r"auto, direct, im2col, implicit_gemm.*'winograd'"):
+        TF.conv_transpose2d(X, W, algorithm="winograd")
+
+
 def test_fused_pool_names_its_own_arguments():
     with pytest.raises(RuntimeError, match=r"kernel_size.*\[2, 2, 2\]"):
         TF.conv2d_bias_relu_max_pool2d(X, W, pool_kernel_size=(2, 2, 2))
@@ -204,6 +237,8 @@ def test_gradient_of_another_shape():
         torch.ops.tritonconv.convolution_dgrad(dy, W, [7, 7], *conv, False, "auto")
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.convolution_wgrad(dy, X, [3, 3], *conv, True, False, "auto")
+    with pytest.raises(RuntimeError, match=r"input of size \[2, 4, 5, 5\], but got input of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.convolution_transpose(dy, W, None, [7, 7], *conv, "auto")
     argmax, pool = torch.zeros(2, 4, 2, 2, dtype=torch.uint8), ([2, 2], [2, 2], [0, 0], [1, 1])
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 2, 2\], but got dy of size \[2, 4, 2, 1\]"):
         torch.ops.tritonconv.max_pool_backward(dy[..., :2, :1], argmax, [4, 4], *pool, False)

@@ -63,6 +63,17 @@ def test_conv2d(c, algorithm, device, check):
     check(lambda *t: TF.conv2d(*t, **c.arguments, algorithm=algorithm), *c.tensors(torch.float64, device))
 
 
+@by_algorithm
+@by_case
+def test_conv_transpose2d(c, algorithm, device, check):
+    _, w, _ = c.tensors(torch.float64, device)
+    batch = () if c.N is None else (c.N,)
+    x = torch.rand(*batch, c.C_out, 3, 2, dtype=torch.float64, device=device) - 0.5
+    b = torch.rand(c.C_in, dtype=torch.float64, device=device) if c.bias else None
+    arguments = {**c.arguments, "padding": 1, "output_padding": 1 if c.name == "stride and dilation" else 0}
+    check(lambda *t: TF.conv_transpose2d(*t, **arguments, algorithm=algorithm), x, w, b)
+
+
 def away_from_kinks(c: Case, device) -> list:
     """Small weights and a bias of ±1: about half of the channels are dead everywhere, none is near 0."""
     x, w, _ = c.tensors(torch.float64, device)
@@ -196,6 +207,7 @@ def test_second_gradients_keep_the_memory_format(chain, channels_last, which, de
 
 FUNCTIONS = {
     "conv2d": lambda x, w: TF.conv2d(x, w),
+    "conv_transpose2d": lambda x, w: TF.conv_transpose2d(x, w.transpose(0, 1)),
     "conv2d_bias_relu": lambda x, w: TF.conv2d_bias_relu(x, w),
     "conv2d_bias_relu_max_pool2d": lambda x, w: TF.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
     "max_pool2d": lambda x, w: TF.max_pool2d(x, 2),

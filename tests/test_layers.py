@@ -28,6 +28,28 @@ LAYERS = [
     ("Conv2d", dict(in_channels=2, out_channels=4, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)), (2, 2, 6, 7)),
     ("Conv3d", dict(in_channels=2, out_channels=3, kernel_size=(2, 3, 1), padding=(0, 1, 2)), (2, 2, 4, 5, 6)),
     ("Conv3d", dict(in_channels=2, out_channels=2, kernel_size=2, stride=2, groups=2), (2, 4, 5, 6)),
+    ("ConvTranspose1d", dict(in_channels=2, out_channels=3, kernel_size=4, stride=3, padding=1), (2, 2, 5)),
+    ("ConvTranspose2d", dict(in_channels=2, out_channels=3, kernel_size=3, stride=2, output_padding=1), (2, 2, 4, 5)),
+    (
+        "ConvTranspose2d",
+        dict(in_channels=4, out_channels=2, kernel_size=(3, 2), stride=(1, 2), padding=(2, 1), groups=2, bias=False),
+        (4, 5, 6),
+    ),
+    (
+        "ConvTranspose2d",
+        dict(in_channels=2, out_channels=2, kernel_size=3, stride=2, padding=3, output_padding=3, dilation=4),
+        (2, 2, 3, 4),
+    ),
+    (
+        "ConvTranspose2d",  # as many positions as pixels, and not the same ones
+        dict(in_channels=2, out_channels=3, kernel_size=1, padding=1, output_padding=2, dilation=3),
+        (2, 2, 4, 5),
+    ),
+    (
+        "ConvTranspose3d",
+        dict(in_channels=2, out_channels=3, kernel_size=(2, 3, 1), stride=2, padding=(0, 1, 0), output_padding=1),
+        (2, 2, 3, 4, 2),
+    ),
     ("Fold", dict(output_size=(5, 6), kernel_size=2, dilation=2, padding=1, stride=(1, 2)), (2, 8, 15)),
     ("LPPool1d", dict(norm_type=2, kernel_size=3, stride=2, ceil_mode=True), (2, 3, 9)),
     ("LPPool2d", dict(norm_type=4, kernel_size=(3, 2), stride=2), (3, 6, 7)),

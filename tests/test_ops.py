@@ -39,18 +39,30 @@ def samples() -> dict[str, list[tuple]]:
     return {
         "convolution": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:4], relu, conv[4])
+                (tensor(*X), tensor(*W), tensor(6), *conv[:4], relu, last, conv[4])
                 for conv in convs
-                for relu in (None, "relu")
+                for relu, last in ((None, None), ("relu", True))
             ],
-            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:4], None, "auto"),
-            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:4], None, "auto"),
-            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:4], None, "auto"),
-            (tensor(*X, dtype=torch.bfloat16), tensor(*W, dtype=torch.bfloat16), None, *convs[2][:4], None, "auto"),
+            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:4], None, None, "auto"),
+            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:4], None, None, "auto"),
+            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:4], None, None, "auto"),
+            (
+                tensor(*X, dtype=torch.bfloat16),
+                tensor(*W, dtype=torch.bfloat16),
+                None,
+                *convs[2][:4],
+                None,
+                None,
+                "auto",
+            ),
         ],
         "convolution_dgrad": [
             *[(tensor(*Y), tensor(*W), X[2:], *conv[:4], last, conv[4]) for conv in convs for last in (False, True)],
             (tensor(*Y, channels_last=True), tensor(*W, grad=False), X[2:], *convs[2][:4], True, "auto"),
+        ],
+        "convolution_transpose": [
+            *[(tensor(*Y), tensor(*W), tensor(4), X[2:], *conv) for conv in convs],
+            (tensor(*Y, channels_last=True), tensor(*W, grad=False), None, X[2:], *convs[2][:4], "auto"),
         ],
         "convolution_wgrad": [
             *[
@@ -202,6 +214,20 @@ def test_flops_are_counted_as_torchs(groups, device):
     assert fused.get_total_flops() == 2 * (2 * 4 * 5 * 4) * (2 // groups * 9)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_flops_of_a_transposed_convolution_are_torchs(groups, device):
+    x, w = (
+        torch.randn(2, 4, 5, 6, device=device).requires_grad_(),
+        torch.randn(4, 3, 3, 2, device=device).requires_grad_(),
+    )
+    counts = []
+    for f in (TF, F):
+        with FlopCounterMode(display=False) as counted:
+            f.conv_transpose2d(x, w, None, 2, 1, 1, groups).sum().backward()
+        counts.append((counted.get_total_flops(), min(counted.get_flop_counts()["Global"].values())))
+    assert counts[0] == counts[1]
+
+
 # --- torch.compile ---
 
 
@@ -343,7 +369,7 @@ def test_convolution_of_any_rank(rank, channels_last, algorithm):
     if channels_last and rank == 3:
         x = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     flat = [pad for pad in padding for _ in range(2)]
-    y = ops.convolution(x, w, b, stride, flat, dilation, 2, None, algorithm)
+    y = ops.convolution(x, w, b, stride, flat, dilation, 2, None, None, algorithm)
     peer = getattr(F, f"conv{rank}d")(x, w, b, stride, padding, dilation, 2)
     assert y.stride() == peer.stride()
     for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
@@ -406,7 +432,7 @@ def test_an_activation_is_one_row(monkeypatch):
     x, w, b = integers(2, 3, 5, 5), integers(4, 3, 3, 3), integers(4)
     conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
     for algorithm in ("direct", "im2col", "implicit_gemm"):
-        y = ops.convolution(x, w, b, *conv, "double", algorithm)
+        y = ops.convolution(x, w, b, *conv, "double", None, algorithm)
         peer = F.conv2d(x, w, b) * 2
         for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
             assert torch.equal(found, expected)
@@ -428,7 +454,7 @@ def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
     x, w = integers(2, 3, 5, 5), integers(4, 3, 3, 3)
     conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")
     with pytest.raises(ValueError, match="activation must be one of 'relu', None, but got activation='gelu'"):
-        ops.convolution(x, w, None, *conv, "gelu", "auto")
+        ops.convolution(x, w, None, *conv, "gelu", None, "auto")
     with pytest.raises(ValueError, match="activation must be one of 'relu', but got activation='gelu'"):
         ops.activate(x, "gelu")
     monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "output"))
@@ -436,7 +462,7 @@ def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
         ops.convolution_max_pool(x, w, None, *conv, "double", *pool)
     monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "input"))
     with pytest.raises(NotImplementedError, match="double cannot be a convolution's epilogue"):
-        ops.convolution(x, w, None, *conv, "double", "auto")
+        ops.convolution(x, w, None, *conv, "double", None, "auto")
     dy = torch.ones_like(x, requires_grad=True)
     dx = ops.activate_backward(dy, x, "double")
     with pytest.raises(NotImplementedError, match="second derivative of double"):

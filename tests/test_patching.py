@@ -21,6 +21,10 @@ CALLS = {
     "conv1d": lambda x, w: F.conv1d(x.flatten(2), w.flatten(2), padding="same"),
     "torch.conv1d": lambda x, w: torch.conv1d(x.flatten(2), w.flatten(2)),
     "conv3d": lambda x, w: F.conv3d(x[:, :, None], w[:, :, None]),
+    "conv_transpose1d": lambda x, w: F.conv_transpose1d(x.flatten(2), w.flatten(2).transpose(0, 1)),
+    "conv_transpose2d": lambda x, w: F.conv_transpose2d(x, w.transpose(0, 1), None, 2, 1, 1),
+    "torch.conv_transpose2d": lambda x, w: torch.conv_transpose2d(x, w.transpose(0, 1)),
+    "conv_transpose3d": lambda x, w: F.conv_transpose3d(x[:, :, None], w.transpose(0, 1)[:, :, None]),
     "torch.conv3d": lambda x, w: torch.conv3d(x[:, :, None], w[:, :, None]),
     "max_pool1d": lambda x, w: F.max_pool1d(x[0], 2),
     "torch.max_pool1d": lambda x, w: torch.max_pool1d(x[0], 2),
@@ -77,7 +81,7 @@ def test_relu_in_place_writes_where_torch_writes(relu, device):
 
 def test_every_function_of_ours_that_torch_has_is_patched():
     theirs = {getattr(F, name) for name in tritonconv.functional.__all__ if hasattr(F, name)}
-    assert len(theirs) == 15 and theirs <= set(OURS)
+    assert len(theirs) == 18 and theirs <= set(OURS)
 
 
 def test_nothing_outside_the_block_or_in_another_thread_changes(device):

@@ -25,7 +25,8 @@ def _named(*names: str) -> dict[str, Callable[..., Any]]:
     return {name: getattr(functional, name) for name in names}
 
 
-_CONVS, _MAX_POOLS = ([f"{name}{rank}d" for rank in (1, 2, 3)] for name in ("conv", "max_pool"))
+_CONVS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
+_MAX_POOLS = [f"max_pool{rank}d" for rank in (1, 2, 3)]
 _POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool") for rank in (1, 2, 3)]
 # Each name that torch has for a function of ours. As text, for nothing here calls torch's.
 _NAMES: dict[Any, dict[str, Callable[..., Any]]] = {

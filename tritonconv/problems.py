@@ -254,6 +254,25 @@ def require_shape(name: str, t: torch.Tensor, shape: Sequence[int]) -> None:
         raise RuntimeError(f"expected {name} of size {list(shape)}, but got {name} of size {list(t.shape)}")
 
 
+def _require_groups(groups: int, w_shape: Ints) -> None:
+    if groups <= 0:
+        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
+    for is_wrong, expected in ((w_shape[0] < groups, "at least"), (w_shape[0] % groups != 0, "divisible by")):
+        if is_wrong:
+            raise RuntimeError(
+                f"Given groups={groups}, expected weight to be {expected} {groups} at dimension 0, "
+                f"but got weight of size {list(w_shape)} instead"
+            )
+
+
+def _require_bias(b_shape: Ints | None, C_out: int, w_shape: Ints) -> None:
+    if b_shape is not None and tuple(b_shape) != (C_out,):
+        raise RuntimeError(
+            f"Given weight of size {list(w_shape)}, expected bias to be 1-dimensional with {C_out} elements, "
+            f"but got bias of size {list(b_shape)} instead"
+        )
+
+
 def conv_problem(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -268,28 +287,17 @@ def conv_problem(
     Raises:
         RuntimeError: the sizes do not go together; the message names the argument, its value and what would be right.
     """
-    if groups <= 0:
-        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
     _require_least("stride", stride, 1)
     _require_least("dilation", dilation, 1)
-    _require_least("padding", padding, 0)
+    _require_least("padding", padding[::2], 0)  # after an axis a transposed convolution may leave out what it added
     if len(x_shape) != len(w_shape):
         raise RuntimeError(
             f"Expected weight of {len(x_shape)} dimensions for an input of size {list(x_shape)}, "
             f"but got weight of size {list(w_shape)}"
         )
+    _require_groups(groups, w_shape)
     N, C_in, *input_size = x_shape
     C_out, C_group, *filter_size = w_shape
-    if C_out < groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
-            f"but got weight of size {list(w_shape)} instead"
-        )
-    if C_out % groups != 0:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            f"but got weight of size {list(w_shape)} instead"
-        )
     if C_in != C_group * groups:
         raise RuntimeError(
             f"Given groups={groups}, weight of size {list(w_shape)}, expected input{list(x_shape)} to have "
@@ -297,11 +305,7 @@ def conv_problem(
         )
     if min(filter_size) == 0:
         raise RuntimeError(f"weight must have no empty filter, but got weight of size {list(w_shape)}")
-    if b_shape is not None and tuple(b_shape) != (C_out,):
-        raise RuntimeError(
-            f"Given weight of size {list(w_shape)}, expected bias to be 1-dimensional with {C_out} elements, "
-            f"but got bias of size {list(b_shape)} instead"
-        )
+    _require_bias(b_shape, C_out, w_shape)
     if min(input_size) == 0:
         raise RuntimeError(f"Only zero batch inputs are supported, but got input shape: {list(x_shape)}")
     pads = tuple(zip(padding[::2], padding[1::2], strict=True))
@@ -314,6 +318,49 @@ def conv_problem(
         )
     output_size = tuple((p - r) // s + 1 for p, r, s in zip(padded, window.extent, stride, strict=True))
     return ConvProblem(N, C_in, C_out, groups, tuple(input_size), output_size, window.effective(output_size))
+
+
+def transposed_size(
+    x_shape: Ints,
+    w_shape: Ints,
+    b_shape: Ints | None,
+    stride: Ints,
+    padding: Ints,
+    output_padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Sizes:
+    """The output size of a transposed convolution of a batched input; `padding` has one entry an axis.
+
+    Raises:
+        RuntimeError: the sizes do not go together; the message names the argument, its value and what would be right.
+    """
+    _require_least("stride", stride, 1)
+    _require_least("dilation", dilation, 1)
+    _require_least("padding", padding, 0)
+    _require_least("output_padding", output_padding, 0)
+    for added, step, spread in zip(output_padding, stride, dilation, strict=True):
+        if added >= max(step, spread):
+            raise RuntimeError(
+                "output padding must be smaller than either stride or dilation, but got "
+                f"output_padding={list(output_padding)}, stride={list(stride)} and dilation={list(dilation)}"
+            )
+    _require_groups(groups, w_shape)
+    _, C_in, *input_size = x_shape
+    if C_in != w_shape[0]:
+        raise RuntimeError(
+            f"Given transposed=1, weight of size {list(w_shape)}, expected input{list(x_shape)} to have {w_shape[0]} "
+            f"channels, but got {C_in} channels instead"
+        )
+    _require_bias(b_shape, w_shape[1] * groups, w_shape)
+    axes = zip(input_size, w_shape[2:], stride, padding, output_padding, dilation, strict=True)
+    output = tuple((size - 1) * s - 2 * p + d * (r - 1) + added + 1 for size, r, s, p, added, d in axes)
+    if min(output) < 1:
+        raise RuntimeError(
+            f"Given input size per channel: ({_by(input_size)}). Calculated output size per channel: ({_by(output)}). "
+            "Output size is too small"
+        )
+    return output
 
 
 def unfold_problem(

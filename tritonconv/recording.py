@@ -94,11 +94,12 @@ class Operation:
 
     @property
     def problem(self) -> ConvProblem | None:
-        """Of a convolution or one of its gradients."""
+        """Of a convolution, one of its gradients, or the one whose adjoint a transposed convolution is."""
         if not self.operator.startswith("convolution"):
             return None
         tensors = self.tensors
         x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))
+        x = tensors["y"] if self.operator == "convolution_transpose" else x
         sizes = (self.arguments[name] for name in ("stride", "padding", "dilation", "groups"))
         return conv_problem(x.shape, w.shape, None, *sizes)
 

@@ -269,16 +269,10 @@ CONVOLUTIONS = faults(
             "test_an_object_that_never_saw_our_constructor_has_an_algorithm",
         ),
         (
-            "*sizes, bias, padding_mode, device, dtype)",
-            "*sizes, bias, padding_mode, None, dtype)",
+            "super().__init__(*arguments)",
+            "super().__init__(*arguments[:-2], None, arguments[-1])",
             "test_parameters_are_made_on_the_device_and_in_the_dtype_asked_for",
             "device",
-        ),
-        (
-            "*sizes, bias, padding_mode, device, dtype,",
-            "*sizes, bias, padding_mode, None, dtype,",
-            "test_parameters_are_made_on_the_device_and_in_the_dtype_asked_for",
-            "device of the fused layer",
         ),
         (
             "        self._require_zeros()\n        return",

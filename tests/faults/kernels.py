@@ -20,6 +20,7 @@ GRID = faults(
         ),
         ("leaves.append(before > 0 or last >= length)", "leaves.append(last >= length)", "test_named_case"),
         ("last >= length)", "last > length)", f"{POOL}::test_same_as_torch", "ceil_mode's last row"),
+        (" and before == 0 and", " and", "tests/test_layers.py::test_it_computes_what_torch_computes"),
         (" and positions == length)", ")", f"{EDGES}::test_a_stride_past_the_image_has_no_more_phases_than_pixels"),
         (
             "covering.append(((taps - 1) * spread + step) // step)",
@@ -116,6 +117,13 @@ GEMM = faults(
     "tritonconv/kernels/implicit_gemm.py",
     BLOCKS,
     [
+        (
+            "b_ptr + c * b_stride, mask=valid_n",
+            "b_ptr + offs_n * b_stride, mask=valid_n",
+            f"{CONV}::test_transposed_named_case",
+            "the bias of the first group",
+        ),
+        ("**numerics(dy, dy, w, b, dx),", "**numerics(dy, dy, w, dx),", OFFSETS),
         ("GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)", "GROUPS, C_out // BLOCK_N, OFFSET)", VALUES),
         (
             "    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)\n    valid_m = n < N\n",
@@ -178,7 +186,7 @@ GEMM = faults(
         ),
         ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, b),", OFFSETS, "only the output is large"),
         ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, y),", OFFSETS),
-        ("**numerics(dy, dy, w, dx),", "**numerics(dy, dy, w),", OFFSETS),
+        ("**numerics(dy, dy, w, b, dx),", "**numerics(dy, dy, w, b),", OFFSETS),
         ("**numerics(dy, dy, x, partial, partial_b),", "**numerics(dy, dy, x),", OFFSETS),
     ],
 )
@@ -199,7 +207,8 @@ OTHERS = [
         "tritonconv/kernels/pooling.py",
         POOL,
         [
-            ("other=FIRST).to(ACC)", "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
+            ("other=OUTSIDE).to(ACC)", "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
+            ('float("inf") if NORM < 0 else FIRST', "FIRST", "test_lp_norm_is_torchs"),
             (" | ((argmax == NO_ARGMAX) & valid[:, None])", "", "test_infinities_and_nan"),
             ("**numerics(x, x, y),", "**numerics(x, y),", OFFSETS),
             ("**numerics(dy, dy, argmax, dx),", "**numerics(dy, dy, dx),", OFFSETS),
@@ -223,7 +232,7 @@ OTHERS = [
         CONV,
         [
             ("numerics(x, x, columns)", "numerics(x, x)", OFFSETS),
-            ("**numerics(columns, columns, x),", "**numerics(columns, columns),", OFFSETS),
+            ("**numerics(columns, columns, b, x),", "**numerics(columns, columns),", OFFSETS),
             ("c = j // PATCH[grid.TAPS]", "c = j", "test_named_case"),
             ("n, pixel, c * PATCH[grid.TAPS] + number)", "n, pixel, c + number)", "test_named_case"),
             (

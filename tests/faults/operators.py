@@ -87,11 +87,23 @@ CONVOLUTION = faults(
             "test_gradients_and_their_gradients_stay_in_the_algorithm",
             "gradients by another algorithm",
         ),
+        (
+            'self.adjoint_gradients("x", g, self.channels_last)',
+            'self.adjoint_gradients("x", g, None)',
+            "test_transposed_memory_format_follows_torch",
+        ),
+        (
+            "self.chosen(problem, self.x).dgrad(self.x, self.w, self.b, *outputs, problem)",
+            "self.chosen(problem, self.x).dgrad(self.x, self.w, None, *outputs, problem)",
+            "test_transposed_named_case",
+        ),
+        ('require_shape("input", self.x, problem.output_shape)\n', "pass\n", SHAPES),
+        ("g.sum((0, *range(2, g.dim())))", "g.sum((0, 2))", "test_transposed_named_case"),
         ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", DEAD),
         ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', "test_only_inputs_are_saved"),
         (
-            "d_dy = operators.convolution(g, self.w, None,",
-            "d_dy = operators.convolution(self.dy, self.w, None,",
+            "d_t = operators.convolution(g, self.w, None,",
+            "d_t = operators.convolution(getattr(self, name), self.w, None,",
             f"{GRADS}::test_conv2d",
         ),
         (
@@ -106,11 +118,11 @@ CONVOLUTION = faults(
             "test_gradients_and_their_gradients_stay_in_the_algorithm",
         ),
         (
-            "operators.convolution_wgrad(self.dy, g, self",
+            "operators.convolution_wgrad(getattr(self, name), g, self",
             "operators.convolution_wgrad(g, g, self",
             f"{GRADS}::test_conv2d",
         ),
-        ("g_bias if self.bias else None, *self.window", "None, *self.window", f"{GRADS}::test_conv2d {SECOND}"),
+        ("            b = g_bias if self.bias else None\n", "            b = None\n", f"{GRADS}::test_conv2d {SECOND}"),
         (
             "            last = (self.channels_last, self.algorithm)\n            d_x",
             "            last = (False, self.algorithm)\n            d_x",
@@ -122,8 +134,8 @@ CONVOLUTION = faults(
             f"{GRADS}::test_second_gradients_in_any_strides",
         ),
         (
-            '        if self.needs["dy"]:\n            d_dy = operators.convolution(g,',
-            "        if True:\n            d_dy = operators.convolution(g,",
+            "        if self.needs[name]:\n",
+            "        if True:\n",
             "test_second_gradients_are_computed_where_they_are_asked_for",
         ),
         (
@@ -142,7 +154,10 @@ CONVOLUTION = faults(
             "return dw, self.dy.new_empty(problem.C_out)",
             f"{OPS}::test_a_bias_gradient_not_asked_for_is_empty",
         ),
-        ("require_algorithm(self.algorithm)\n", "pass\n", "tests/test_errors.py"),
+        *(
+            (f"require_algorithm(self.algorithm)\n{after}", f"pass\n{after}", "tests/test_errors.py")
+            for after in ("        require_activation(", '        require_tensors(f"conv_transpose')
+        ),
         ("if self.row is None or self.row.passes is None:", "if self.row is None:", EPILOGUE),
         ('if self.row is not None and self.row.saves != "output":', "if False:", EPILOGUE),
         ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", POOLS),
@@ -287,6 +302,7 @@ OTHERS = [
                 "tuple(weight.shape[2:]), steps, (1,) * rank), spread, groups",
                 "test_named_case",
             ),
+            ("for pad in (p, p - a)]", "for pad in (p, p)]", "test_transposed_named_case"),
             ('convolve("conv1d", 1,', 'convolve("conv1d", 2,', "test_named_case_along_one_and_three_axes"),
         ],
     ),

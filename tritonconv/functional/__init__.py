@@ -3,7 +3,16 @@
 import torch.fx
 
 from tritonconv.functional.activation import relu
-from tritonconv.functional.conv import conv1d, conv2d, conv2d_bias_relu, conv2d_bias_relu_max_pool2d, conv3d
+from tritonconv.functional.conv import (
+    conv1d,
+    conv2d,
+    conv2d_bias_relu,
+    conv2d_bias_relu_max_pool2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from tritonconv.functional.patches import fold, unfold
 from tritonconv.functional.pool import (
     avg_pool1d,
@@ -27,9 +36,19 @@ __all__ = [
     "conv2d_bias_relu",
     "conv2d_bias_relu_max_pool2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "fold",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "relu",
+    "unfold",
 ]
-__all__ += ["lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "relu", "unfold"]
 
 for _name in __all__:
     torch.fx.wrap(_name)  # a leaf of torch.fx's graphs: a Proxy has no sizes to check

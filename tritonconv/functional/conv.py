@@ -6,7 +6,16 @@ import torch
 
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import Algorithm, as_count, as_padding, as_sizes, require_batch, require_filter, require_tensor
+from tritonconv.problems import (
+    Algorithm,
+    as_count,
+    as_padding,
+    as_sizes,
+    require_batch,
+    require_filter,
+    require_tensor,
+    transposed_size,
+)
 
 
 def conv1d(
@@ -154,6 +163,86 @@ def conv2d_bias_relu_max_pool2d(
     )
 
 
+def conv_transpose1d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: IntOrInts = 0,
+    output_padding: IntOrInts = 0,
+    groups: int = 1,
+    dilation: IntOrInts = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """conv_transpose2d along one axis: input (N, C_in, W) or (C_in, W), weight (C_in, C_out / groups, S).
+
+    Source: torch.nn.functional.conv_transpose1d.
+    """
+    sliding = (stride, padding, output_padding, groups, dilation)
+    return _transpose("conv_transpose1d", 1, input, weight, bias, *sliding, algorithm)
+
+
+def conv_transpose2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: IntOrInts = 0,
+    output_padding: IntOrInts = 0,
+    groups: int = 1,
+    dilation: IntOrInts = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """y[n, k, h, w] = bias[k] + Σ input[n, c, p, q] · weight[c, k, r, s] over h = p·stride − padding + r·dilation, …
+
+    The adjoint of conv2d, which shrinks where this grows.
+
+    Args:
+        input: (N, C_in, H, W) or (C_in, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        weight: (C_in, C_out / groups, R, S), any strides.
+        bias: (C_out,) or None.
+        stride, dilation: steps in elements, one for both axes or (vertical, horizontal).
+        padding: elements left out of the output on each side.
+        output_padding: elements added to the output behind, less than stride or than dilation.
+        groups: C_in and C_out are split into that many groups.
+        algorithm: as in conv2d.
+
+    Returns:
+        (N, C_out, P, Q) or (C_out, P, Q) in the input's dtype; channels_last if input or weight is.
+        P = (H − 1)·stride − 2·padding + dilation·(R − 1) + output_padding + 1.
+
+    Numerics and errors are conv2d's.
+
+    Source: torch.nn.functional.conv_transpose2d.
+    """
+    sliding = (stride, padding, output_padding, groups, dilation)
+    return _transpose("conv_transpose2d", 2, input, weight, bias, *sliding, algorithm)
+
+
+def conv_transpose3d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: IntOrInts = 0,
+    output_padding: IntOrInts = 0,
+    groups: int = 1,
+    dilation: IntOrInts = 1,
+    *,
+    algorithm: Algorithm = "auto",
+) -> torch.Tensor:
+    """conv_transpose2d along three axes: input (N, C_in, D, H, W) or (C_in, D, H, W).
+
+    weight: (C_in, C_out / groups, T, R, S).
+
+    Source: torch.nn.functional.conv_transpose3d.
+    """
+    sliding = (stride, padding, output_padding, groups, dilation)
+    return _transpose("conv_transpose3d", 3, input, weight, bias, *sliding, algorithm)
+
+
 def convolve(
     name: str,
     rank: int,
@@ -177,7 +266,34 @@ def convolve(
     steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
     sliding = (steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups)
     if pool is None:
-        y = operators.convolution(x, weight, bias, *sliding, activation, algorithm)
+        y = operators.convolution(x, weight, bias, *sliding, activation, None, algorithm)
     else:
         y, _ = operators.convolution_max_pool(x, weight, bias, *sliding, activation, *pool, algorithm)
+    return y.squeeze(0) if unbatched else y
+
+
+def _transpose(
+    name: str,
+    rank: int,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: IntOrInts,
+    padding: IntOrInts,
+    output_padding: IntOrInts,
+    groups: int,
+    dilation: IntOrInts,
+    algorithm: str,
+) -> torch.Tensor:
+    x, unbatched = require_batch(name, input, rank)
+    require_filter(name, weight, rank)
+    if bias is not None:
+        require_tensor(name, "bias", bias)
+    groups = as_count(name, "groups", groups)
+    steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
+    pads, added = as_sizes("padding", padding, rank), as_sizes("output_padding", output_padding, rank)
+    b_shape = None if bias is None else bias.shape
+    size = transposed_size(x.shape, weight.shape, b_shape, steps, pads, added, spread, groups)
+    flat = [pad for p, a in zip(pads, added, strict=True) for pad in (p, p - a)]
+    y = operators.convolution_transpose(x, weight, bias, size, steps, flat, spread, groups, algorithm)
     return y.squeeze(0) if unbatched else y

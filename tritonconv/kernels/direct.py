@@ -110,6 +110,8 @@ def direct_dgrad_kernel(
     dy_stride,
     w_ptr,  # (C_out, C_in / groups, T, R, S), any strides
     w_stride,
+    b_ptr,  # of a transposed convolution, (C_in,), or None
+    b_stride,
     dx_ptr,  # (N, C_in, D, H, W)
     dx_stride,
     N,
@@ -151,6 +153,8 @@ def direct_dgrad_kernel(
             dy_ptrs += dy_stride[1]
             w_ptrs += w_stride[0]
 
+    if b_ptr is not None:
+        acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
     tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
@@ -256,8 +260,10 @@ def direct_forward(
     )
 
 
-def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
-    """Fill dx."""
+def direct_dgrad(
+    dy: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None, dx: torch.Tensor, problem: ConvProblem
+) -> None:
+    """Fill dx; of a transposed convolution with its bias."""
     if dx.numel() == 0:
         return
     pixels = problem.N * math.prod(problem.input_size)
@@ -267,12 +273,14 @@ def direct_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: C
     direct_dgrad_kernel[(programs,)](
         dy_ptr=dy,
         w_ptr=w,
+        b_ptr=b,
+        b_stride=0 if b is None else b.stride(0),
         dx_ptr=dx,
         **convolution(problem),
         dy_stride=grid.strides(dy),
         w_stride=grid.strides(w),
         dx_stride=grid.strides(dx),
-        **numerics(dy, dy, w, dx),
+        **numerics(dy, dy, w, b, dx),
         **tile,
     )
 

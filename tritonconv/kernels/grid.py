@@ -52,7 +52,7 @@ def window(problem: ConvProblem | PoolProblem) -> Window:
     for (length, positions), taps, step, before, spread in zip(both, *axes, strict=True):
         last = (positions - 1) * step - before + (taps - 1) * spread
         leaves.append(before > 0 or last >= length)
-        idle.append(taps == step == 1 and positions == length)  # so no padding
+        idle.append(taps == step == 1 and before == 0 and positions == length)
         covering.append(((taps - 1) * spread + step) // step)
     counts = (math.prod(axes[0]), math.prod(covering))
     return (*axes, tuple(leaves), tuple(idle), tuple(covering), *counts)

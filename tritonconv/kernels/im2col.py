@@ -58,6 +58,8 @@ def unfold_kernel(
 def fold_kernel(
     columns_ptr,  # (N, C · T · R · S, Z, P, Q), any strides
     columns_stride,
+    b_ptr,  # of a transposed convolution, (C,), or None
+    b_stride,
     x_ptr,  # (N, C, D, H, W)
     x_stride,
     N,
@@ -81,6 +83,8 @@ def fold_kernel(
         pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
         columns_ptrs = grid.tile(columns_ptr, columns_stride, n, pixel, c * PATCH[grid.TAPS] + number)
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
+    if b_ptr is not None:
+        acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
     tl.store(grid.tile(x_ptr, x_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
@@ -112,8 +116,8 @@ def unfold(x: torch.Tensor, columns: torch.Tensor, problem: ConvProblem) -> None
     )
 
 
-def fold(columns: torch.Tensor, x: torch.Tensor, problem: ConvProblem) -> None:
-    """Fill x, (N, C, H, W): each pixel the sum of its copies in the columns, (N, C · R · S, P, Q)."""
+def fold(columns: torch.Tensor, b: torch.Tensor | None, x: torch.Tensor, problem: ConvProblem) -> None:
+    """Fill x, (N, C, H, W): each pixel the sum of its copies in the columns, (N, C · R · S, P, Q), and of a bias."""
     if x.numel() == 0:
         return
     pixels = problem.N * math.prod(problem.input_size)
@@ -122,11 +126,13 @@ def fold(columns: torch.Tensor, x: torch.Tensor, problem: ConvProblem) -> None:
     fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"]),)](
         columns_ptr=columns,
         columns_stride=grid.strides(columns),
+        b_ptr=b,
+        b_stride=0 if b is None else b.stride(0),
         x_ptr=x,
         x_stride=grid.strides(x),
         C=problem.C_in,
         **_patch(problem),
-        **numerics(columns, columns, x),
+        **numerics(columns, columns, b, x),
         **tile,
     )
 
@@ -157,11 +163,13 @@ def im2col_forward(
     implicit_gemm_forward(columns, _filter_matrix(w), b, y, argmax, problem.on_columns(), activation, pool)
 
 
-def im2col_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
-    """Fill dx; the columns' gradient is kept in the accumulator's dtype until it is folded."""
+def im2col_dgrad(
+    dy: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None, dx: torch.Tensor, problem: ConvProblem
+) -> None:
+    """Fill dx, of a transposed convolution with its bias; the columns stay in the accumulator's dtype until folded."""
     columns = _columns(dx, problem, torch.float64 if dy.dtype == torch.float64 else torch.float32)
-    implicit_gemm_dgrad(dy, _filter_matrix(w), columns, problem.on_columns())
-    fold(columns, dx, problem)
+    implicit_gemm_dgrad(dy, _filter_matrix(w), None, columns, problem.on_columns())
+    fold(columns, b, dx, problem)
 
 
 def im2col_wgrad(

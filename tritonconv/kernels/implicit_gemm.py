@@ -118,6 +118,8 @@ def implicit_gemm_dgrad_kernel(
     dy_stride,
     w_ptr,  # (C_out, C_in / groups, T, R, S), any strides
     w_stride,
+    b_ptr,  # of a transposed convolution, (C_in,), or None
+    b_stride,
     dx_ptr,  # (N, C_in, D, H, W)
     dx_stride,
     N,
@@ -169,6 +171,8 @@ def implicit_gemm_dgrad_kernel(
         acc = tl.dot(dy, f, acc, input_precision=PRECISION, out_dtype=ACC)
 
     c = group * C_in + offs_n
+    if b_ptr is not None:
+        acc += tl.load(b_ptr + c * b_stride, mask=valid_n, other=0.0).to(ACC)[None, :]
     tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_n[None, :])
 
 
@@ -285,8 +289,10 @@ def implicit_gemm_forward(
     )
 
 
-def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, problem: ConvProblem) -> None:
-    """Fill dx, whose dtype may be another than dy's."""
+def implicit_gemm_dgrad(
+    dy: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None, dx: torch.Tensor, problem: ConvProblem
+) -> None:
+    """Fill dx, whose dtype may be another than dy's; of a transposed convolution with its bias."""
     if dx.numel() == 0:
         return
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
@@ -298,6 +304,8 @@ def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, pro
     implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](
         dy_ptr=dy,
         w_ptr=w,
+        b_ptr=b,
+        b_stride=0 if b is None else b.stride(0),
         dx_ptr=dx,
         **convolution(problem),
         dy_stride=grid.strides(dy),
@@ -305,7 +313,7 @@ def implicit_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, dx: torch.Tensor, pro
         dx_stride=grid.strides(dx),
         phase_size=size,
         PHASES=phases,
-        **numerics(dy, dy, w, dx),
+        **numerics(dy, dy, w, b, dx),
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )

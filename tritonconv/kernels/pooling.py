@@ -80,13 +80,14 @@ def pool_forward_kernel(
     valid_c = c < C
     start = grid.start(position, WINDOW)
     FIRST: tl.constexpr = -float("inf") if REDUCTION == "max" else 0.0
+    OUTSIDE: tl.constexpr = float("inf") if NORM < 0 else FIRST  # what adds nothing
     best = tl.full((BLOCK_M, BLOCK_N), FIRST, ACC)
     argmax = tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
     for element in range(WINDOW[grid.TAPS]):
         reached = grid.reach(start, grid.tap(element, WINDOW), WINDOW)
         valid = grid.inside(reached, in_size, valid_m, WINDOW)
         x_ptrs = grid.tile(x_ptr, x_stride, n, reached, c)
-        value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=FIRST).to(ACC)
+        value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=OUTSIDE).to(ACC)
         if REDUCTION == "max":
             # the first element inside the image stands for a window of −inf
             take = is_better(value, best) | ((argmax == NO_ARGMAX) & valid[:, None])

@@ -8,7 +8,16 @@ layer is. The two fused layers are convolutions that go on to ReLU and pooling: 
 
 from tritonconv.nn.activation import ReLU
 from tritonconv.nn.container import Sequential
-from tritonconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvReLU2d, ConvReLUMaxPool2d
+from tritonconv.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvReLU2d,
+    ConvReLUMaxPool2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from tritonconv.nn.patches import Fold, Unfold
 from tritonconv.nn.pool import (
     AvgPool1d,
@@ -31,6 +40,17 @@ __all__ = [
     "Conv3d",
     "ConvReLU2d",
     "ConvReLUMaxPool2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Fold",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "ReLU",
+    "Sequential",
+    "Unfold",
 ]
-__all__ += ["LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "ReLU", "Sequential", "Unfold"]

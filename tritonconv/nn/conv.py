@@ -13,11 +13,24 @@ from tritonconv.problems import Algorithm, require_algorithm
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-class _Conv(Ours, torch.nn.modules.conv._ConvNd):
-    """What Conv1d, Conv2d and Conv3d share."""
+class _Convolution(Ours, torch.nn.modules.conv._ConvNd):
+    """What all convolutions share."""
 
     rank: ClassVar[int]
     algorithm: Algorithm = "auto"  # on the class too: an instance that torch made, then swapped or unpickled, has none
+
+    def __init__(self, *arguments: Any, algorithm: Algorithm) -> None:
+        super().__init__(*arguments)
+        require_algorithm(algorithm)
+        self.algorithm = algorithm
+
+    def extra_repr(self) -> str:
+        shown = super().extra_repr()
+        return shown if self.algorithm == "auto" else f"{shown}, algorithm={self.algorithm}"
+
+
+class _Conv(_Convolution):
+    """What Conv1d, Conv2d and Conv3d share."""
 
     def __init__(
         self,
@@ -36,10 +49,8 @@ class _Conv(Ours, torch.nn.modules.conv._ConvNd):
         algorithm: Algorithm = "auto",
     ) -> None:
         sizes: Any = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        super().__init__(*sizes, bias, padding_mode, device, dtype)  # type: ignore[call-arg]
-        require_algorithm(algorithm)
+        super().__init__(*sizes, bias, padding_mode, device, dtype, algorithm=algorithm)
         self._require_zeros()
-        self.algorithm = algorithm
 
     def _require_zeros(self) -> None:
         if self.padding_mode != "zeros":
@@ -67,10 +78,6 @@ class _Conv(Ours, torch.nn.modules.conv._ConvNd):
             *(f"conv{self.rank}d", self.rank, input, self.weight, self.bias, *self._sliding, self.algorithm, "relu"),
             pool=sizes and (*sizes, pool.ceil_mode),
         )
-
-    def extra_repr(self) -> str:
-        shown = super().extra_repr()
-        return shown if self.algorithm == "auto" else f"{shown}, algorithm={self.algorithm}"
 
 
 class Conv1d(_Conv, torch.nn.Conv1d):
@@ -103,6 +110,71 @@ class Conv3d(_Conv, torch.nn.Conv3d):
     """Conv2d along three axes: input (N, in_channels, D, H, W) or (in_channels, D, H, W).
 
     Source: torch.nn.Conv3d.
+    """
+
+    rank = 3
+
+
+class _ConvTranspose(_Convolution, torch.nn.modules.conv._ConvTransposeNd):
+    """What ConvTranspose1d, ConvTranspose2d and ConvTranspose3d share."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: IntOrInts = 0,
+        output_padding: IntOrInts = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrInts = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        algorithm: Algorithm = "auto",
+    ) -> None:
+        sizes: Any = (in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation)
+        super().__init__(*sizes, padding_mode, device, dtype, algorithm=algorithm)
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        sizes: Any = (self.stride, self.padding, self.kernel_size, self.rank, self.dilation)
+        added = self._output_padding(input, output_size, *sizes)
+        function = getattr(functional, f"conv_transpose{self.rank}d")
+        window = (self.stride, self.padding, added, self.groups, self.dilation)
+        return function(input, self.weight, self.bias, *window, algorithm=self.algorithm)
+
+
+class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
+    """ConvTranspose2d along one axis: input (N, in_channels, W) or (in_channels, W).
+
+    Source: torch.nn.ConvTranspose1d.
+    """
+
+    rank = 1
+
+
+class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
+    """The adjoint of Conv2d; see functional.conv_transpose2d.
+
+    input: (N, in_channels, H, W) or (in_channels, H, W); fp16, bf16, fp32 or fp64; any strides. forward takes an
+    `output_size` too, (P, Q), where the stride leaves several possible.
+    Returns (N, out_channels, P, Q) or (out_channels, P, Q), channels_last where torch would answer so.
+
+    Raises:
+        ValueError: torch.nn.ConvTranspose2d's own, or an unknown algorithm.
+
+    Source: torch.nn.ConvTranspose2d.
+    """
+
+    rank = 2
+
+
+class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
+    """ConvTranspose2d along three axes: input (N, in_channels, D, H, W) or (in_channels, D, H, W).
+
+    Source: torch.nn.ConvTranspose3d.
     """
 
     rank = 3

@@ -89,6 +89,16 @@ class _Convolution(Operator):
             db = dy.sum((0, *range(2, dy.dim())))
         return dx, dw, db if self.needs["b"] else None
 
+    def adjoint_gradients(self, name: str, g: torch.Tensor, channels_last: bool | None) -> Grads:
+        """The gradients of dgrad(t, w) by t, the argument of that name, and by w, each only if asked for."""
+        d_t = d_w = None
+        if self.needs[name]:
+            d_t = operators.convolution(g, self.w, None, *self.window, None, channels_last, self.algorithm)
+        if self.needs["w"]:
+            last = (False, self.channels_last, self.algorithm)
+            d_w, _ = operators.convolution_wgrad(getattr(self, name), g, self.shapes["w"][2:], *self.window, *last)
+        return d_t, d_w
+
     def flops(self) -> int:
         problem = self.problem()
         conv = problem[0] if isinstance(problem, tuple) else problem  # with a pooling's
@@ -99,7 +109,10 @@ class _Convolution(Operator):
 class Conv(_Convolution):
     """y = conv(x, w) + b, or an activation of it; (N, C_out, P, Q)."""
 
-    schema = f"convolution(Tensor x, Tensor w, Tensor? b, {WINDOW}, str? activation, str algorithm) -> Tensor y"
+    schema = (
+        f"convolution(Tensor x, Tensor w, Tensor? b, {WINDOW}, str? activation, bool? channels_last, str algorithm) "
+        "-> Tensor y"
+    )
     autocast = True
 
     def problem(self) -> ConvProblem:
@@ -141,20 +154,49 @@ class ConvDgrad(_Convolution):
         return (self.empty(self.dy, problem.input_shape),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
-        self.chosen(problem, self.dy).dgrad(self.dy, self.w, *outputs, problem)
+        self.chosen(problem, self.dy).dgrad(self.dy, self.w, None, *outputs, problem)
 
     def saved(self) -> tuple[str, ...]:
         return "dy", "w"
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
+        return self.adjoint_gradients("dy", gradients[0], None)
+
+
+@register
+class ConvTranspose(_Convolution):
+    """y, (N, C_out, *output_size): the adjoint of the convolution whose filter w (C_in, C_out / groups, R, S) is; + b.
+
+    `padding` after each axis is what makes that convolution answer the size of x: the argument less output_padding.
+    """
+
+    schema = (
+        f"convolution_transpose(Tensor x, Tensor w, Tensor? b, SymInt[] output_size, {WINDOW}, str algorithm) "
+        "-> Tensor y"
+    )
+    autocast = True
+
+    def problem(self) -> ConvProblem:
+        require_algorithm(self.algorithm)
+        require_tensors(f"conv_transpose{self.x.dim() - 2}d", input=self.x, weight=self.w, bias=self.b)
+        shape = (self.x.shape[0], self.w.shape[1] * self.groups, *self.output_size)
+        problem = conv_problem(shape, self.w.shape, None, *self.window)
+        require_shape("input", self.x, problem.output_shape)
+        return problem
+
+    def outputs(self, problem: ConvProblem) -> Tensors:
+        return (self.empty(self.x, problem.input_shape),)
+
+    def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
+        self.chosen(problem, self.x).dgrad(self.x, self.w, self.b, *outputs, problem)
+
+    def saved(self) -> tuple[str, ...]:
+        return "x", "w"
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
         (g,) = gradients
-        d_dy = d_w = None
-        if self.needs["dy"]:
-            d_dy = operators.convolution(g, self.w, None, *self.window, None, self.algorithm)
-        if self.needs["w"]:
-            last = (False, self.channels_last, self.algorithm)
-            d_w, _ = operators.convolution_wgrad(self.dy, g, self.shapes["w"][2:], *self.window, *last)
-        return d_dy, d_w
+        dx, dw = self.adjoint_gradients("x", g, self.channels_last)
+        return dx, dw, g.sum((0, *range(2, g.dim()))) if self.needs["b"] else None
 
 
 @register
@@ -191,7 +233,8 @@ class ConvWgrad(_Convolution):
         g, g_bias = gradients
         d_dy = d_x = None
         if self.needs["dy"]:
-            d_dy = operators.convolution(self.x, g, g_bias if self.bias else None, *self.window, None, self.algorithm)
+            b = g_bias if self.bias else None
+            d_dy = operators.convolution(self.x, g, b, *self.window, None, None, self.algorithm)
         if self.needs["x"]:
             last = (self.channels_last, self.algorithm)
             d_x = operators.convolution_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)

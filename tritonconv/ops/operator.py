@@ -40,9 +40,11 @@ class Operator:
 
     def __init__(self, **values: Any) -> None:
         vars(self).update(values)
+        if values.get("channels_last", 0) is None:
+            del self.channels_last
 
     def __getattr__(self, name: str) -> Any:
-        if name == "channels_last":  # where it is no argument
+        if name == "channels_last":  # where it is no argument, or None
             return is_channels_last(*(value for value in vars(self).values() if isinstance(value, torch.Tensor)))
         raise AttributeError(f"{type(self).__name__} has no argument {name!r}")
 

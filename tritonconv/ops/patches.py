@@ -43,7 +43,7 @@ class Fold(Operator):
         return (self.columns.new_empty(problem.input_shape),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
-        im2col.fold(self.columns, outputs[0], problem)
+        im2col.fold(self.columns, None, outputs[0], problem)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         return (operators.unfold(*gradients, *self.window),)

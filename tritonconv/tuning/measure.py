@@ -201,7 +201,7 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
         wide["algorithm"] = algorithm
     if op is operators.convolution_max_pool.default:
         x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.values()
-        y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, algorithm).to(dtype)
+        y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, None, algorithm).to(dtype)
         pooled, argmax, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
         return pooled, argmax.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_argmax)
