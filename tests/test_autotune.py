@@ -263,6 +263,9 @@ def calls(device: torch.device, dtype: torch.dtype, layout: torch.memory_format,
     y, _ = functional.max_pool2d(x, 3, 2, 1, return_indices=True)
     (dx,) = torch.autograd.grad(y, x, torch.ones_like(y).requires_grad_(), create_graph=True)
     yield dx  # whose gradient is max_pool_gather
+    yield functional.conv_transpose2d(x, w[:4], None, (2, 1), 1, (1, 0), 2, algorithm=algorithm)
+    yield functional.avg_pool2d(x, (3, 2), 2, 1, divisor_override=7) + functional.lp_pool2d(x.abs(), 3, 4).sum()
+    yield functional.interpolate(x, size=(5, 9), mode="bilinear")
     yield functional.fold(functional.unfold(functional.relu(x), 3), (9, 7), 3)
 
 
@@ -289,7 +292,8 @@ def test_every_operator_matches_its_reference_bit_for_bit(device, dtype, layout,
             "activate",
             "activate_backward",
         ),
-        *("max_pool", "max_pool_backward", "max_pool_gather", "unfold", "fold"),
+        *("convolution_transpose", "max_pool", "max_pool_backward", "max_pool_gather", "unfold", "fold"),
+        *("average_pool", "average_pool_backward", "lp_pool", "resample", "resample_backward"),
     }
     with torch.no_grad():
         assert {call.op: module._Trial(call).refusal() for call in recorded} == {call.op: "" for call in recorded}

@@ -439,7 +439,7 @@ def test_a_summary_has_a_line_a_layer_totals_and_the_largest():
     lines = str(tritonconv.explain(model, tensor(2, 3, 64, 64))).splitlines()
     names = [line.split()[0] for line in lines]
     assert len(lines) < 50 and names[0] == "layer" and names.count("layer1.0.relu") == 1
-    assert lines[names.index("all")].split()[:3] == ["all", "forward", "38"]
+    assert lines[names.index("all")].split()[:3] == ["all", "forward", "39"]
     largest = lines[lines.index("most bytes are moved by") + 1 : -2]
     assert len(largest) == 5 and all(" backward of " in line or " forward of " in line for line in largest)
 

@@ -16,6 +16,10 @@ from tritonconv import nn
 
 # The class, its arguments, and the size of an input.
 LAYERS = [
+    ("AdaptiveAvgPool1d", dict(output_size=4), (2, 3, 9)),
+    ("AdaptiveAvgPool2d", dict(output_size=(None, 3)), (3, 6, 7)),
+    ("AdaptiveAvgPool2d", dict(output_size=1), (2, 3, 6, 7)),
+    ("AdaptiveAvgPool3d", dict(output_size=(2, 7, 3)), (2, 3, 4, 5, 6)),
     ("AvgPool1d", dict(kernel_size=3, stride=2, padding=1, ceil_mode=True), (2, 3, 9)),
     ("AvgPool1d", dict(kernel_size=3, padding=1, count_include_pad=False), (3, 9)),
     ("AvgPool2d", dict(kernel_size=(3, 2), stride=(2, 3), padding=(1, 0), ceil_mode=True), (2, 3, 6, 7)),
@@ -62,6 +66,11 @@ LAYERS = [
     ("MaxPool3d", dict(kernel_size=(2, 3, 1), stride=2, padding=(1, 1, 0)), (2, 3, 4, 5, 6)),
     ("MaxPool3d", dict(kernel_size=2, dilation=2, return_indices=True), (3, 5, 6, 4)),
     ("ReLU", dict(inplace=True), (2, 3)),
+    ("Upsample", dict(scale_factor=1.7, mode="linear"), (2, 3, 5)),
+    ("Upsample", dict(size=(5, 9), mode="bicubic", align_corners=True), (2, 3, 6, 7)),
+    ("Upsample", dict(scale_factor=(2.6, 1.3, 0.7), mode="trilinear", recompute_scale_factor=True), (1, 2, 3, 4, 5)),
+    ("UpsamplingBilinear2d", dict(scale_factor=2), (2, 3, 3, 4)),
+    ("UpsamplingNearest2d", dict(size=(5, 3)), (2, 3, 4, 6)),
     ("Unfold", dict(kernel_size=(3, 2), dilation=(1, 2), padding=1, stride=2), (2, 3, 6, 7)),
 ]
 OWN = {"ConvReLU2d", "ConvReLUMaxPool2d"}  # torch.nn has no such layer

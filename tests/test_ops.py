@@ -119,6 +119,16 @@ def samples() -> dict[str, list[tuple]]:
             for count, divisor, last in ((True, None, False), (False, None, True), (True, 3, False))
         ],
         "lp_pool": [(torch.rand(2, 3, 7, 6).requires_grad_(), norm, [3, 2], [2, 2], True) for norm in (2.0, 2.5)],
+        "resample": [
+            (tensor(2, 3, 7, 6), [4, 9], "linear", [0.0, 0.0], False, False),
+            (tensor(2, 3, 7, 6, channels_last=True), [3, 3], "area", [0.0, 0.0], False, False),
+            (tensor(2, 3, 20, 20), [2, 3], "cubic", [0.1, 0.15], False, True),  # an axis at a time
+            (tensor(2, 3, 5), [9], "nearest", [1.9], False, False),
+        ],
+        "resample_backward": [
+            (tensor(2, 3, 4, 9), [7, 6], "linear", [0.0, 0.0], True, False, last) for last in (False, True)
+        ]
+        + [(tensor(1, 2, 2, 3, 1), [4, 3, 5], "area", [0.0] * 3, False, False, True)],
         "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
         "activate_backward": [
             (tensor(2, 3), torch.rand(2, 3), "relu"),

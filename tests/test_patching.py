@@ -18,6 +18,11 @@ CALLS = {
     "lp_pool1d": lambda x, w: F.lp_pool1d(x[0], 2, 2),
     "lp_pool2d": lambda x, w: F.lp_pool2d(x, 2, 2),
     "lp_pool3d": lambda x, w: F.lp_pool3d(x, 2, 2),
+    "adaptive_avg_pool1d": lambda x, w: F.adaptive_avg_pool1d(x[0], 2),
+    "torch.adaptive_avg_pool1d": lambda x, w: torch.adaptive_avg_pool1d(x[0], 2),
+    "adaptive_avg_pool2d": lambda x, w: F.adaptive_avg_pool2d(x, (None, 3)),
+    "adaptive_avg_pool3d": lambda x, w: F.adaptive_avg_pool3d(x, 2),
+    "interpolate": lambda x, w: F.interpolate(x, scale_factor=1.5, mode="bilinear"),
     "conv1d": lambda x, w: F.conv1d(x.flatten(2), w.flatten(2), padding="same"),
     "torch.conv1d": lambda x, w: torch.conv1d(x.flatten(2), w.flatten(2)),
     "conv3d": lambda x, w: F.conv3d(x[:, :, None], w[:, :, None]),
@@ -81,7 +86,7 @@ def test_relu_in_place_writes_where_torch_writes(relu, device):
 
 def test_every_function_of_ours_that_torch_has_is_patched():
     theirs = {getattr(F, name) for name in tritonconv.functional.__all__ if hasattr(F, name)}
-    assert len(theirs) == 18 and theirs <= set(OURS)
+    assert len(theirs) == 25 and theirs <= set(OURS)
 
 
 def test_nothing_outside_the_block_or_in_another_thread_changes(device):

@@ -27,14 +27,15 @@ def _named(*names: str) -> dict[str, Callable[..., Any]]:
 
 _CONVS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
 _MAX_POOLS = [f"max_pool{rank}d" for rank in (1, 2, 3)]
-_POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool") for rank in (1, 2, 3)]
+_POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool", "adaptive_avg_pool") for rank in (1, 2, 3)]
+_SIZES = ("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 # Each name that torch has for a function of ours. As text, for nothing here calls torch's.
 _NAMES: dict[Any, dict[str, Callable[..., Any]]] = {
     torch.nn.functional: {
-        **_named(*_CONVS, *_MAX_POOLS, *_POOLS, "relu", "unfold", "fold"),
+        **_named(*_CONVS, *_MAX_POOLS, *_POOLS, *_SIZES, "relu", "unfold", "fold"),
         **{f"{name}_with_indices": _with_indices(getattr(functional, name)) for name in _MAX_POOLS},
     },
-    torch: {**_named(*_CONVS, *_MAX_POOLS, "avg_pool1d", "relu"), "relu_": _relu_},
+    torch: {**_named(*_CONVS, *_MAX_POOLS, "avg_pool1d", "adaptive_avg_pool1d", "relu"), "relu_": _relu_},
     torch.Tensor: {"relu": functional.relu, "relu_": _relu_},
 }
 OURS = {getattr(holder, name): ours for holder, names in _NAMES.items() for name, ours in names.items()}

@@ -180,9 +180,7 @@ def as_padding(padding: int | str | Sequence[int], filter_size: Sizes, stride: S
         return tuple(pad for t in total for pad in (t // 2, t - t // 2))
     if isinstance(padding, str):
         raise RuntimeError(f"Invalid padding string: {padding!r}, expected 'valid' or 'same'")
-    pads = as_sizes("padding", padding, rank)
-    _require_least("padding", pads, 0)
-    return tuple(pad for p in pads for pad in (p, p))
+    return tuple(pad for p in as_sizes("padding", padding, rank) for pad in (p, p))
 
 
 def require_batch(operator: str, x: torch.Tensor, rank: int) -> tuple[torch.Tensor, bool]:

@@ -228,6 +228,64 @@ OTHERS = [
         ],
     ),
     *faults(
+        "tritonconv/kernels/resample.py",
+        "tests/test_resample.py",
+        [
+            ("math.prod(terms) >= SEPARATE_FROM", "False", "test_many_terms_are_summed_an_axis_at_a_time"),
+            (
+                "wide = torch.float64 if x.dtype == torch.float64 else torch.float32\n",
+                "wide = x.dtype\n",
+                "test_many_terms_are_rounded_once",
+            ),
+            ("**numerics(x, x, index, weight, y),", "**numerics(x, y),", OFFSETS),
+            (
+                "mask=valid[:, None] & valid_c[None, :], other=0.0)\n        acc +=",
+                "mask=valid_m[:, None] & valid_c[None, :], other=0.0)\n        acc +=",
+                "test_mode_is_torchs",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/tables.py",
+        "tests/test_resample.py",
+        [
+            ("-(-(places + 1) * size // length)", "(places + 1) * size // length", "test_mode_is_torchs"),
+            (
+                "np.maximum(ratio * (places + 0.5) - 0.5, 0) + 0.5 if exact else",
+                "ratio * (places + 0.5) if False else",
+                "test_mode_is_torchs",
+            ),
+            (
+                "ratio = (size - 1) / (length - 1) if length > 1 else 0.0",
+                "ratio = size / length",
+                "test_mode_is_torchs",
+            ),
+            (
+                "ratio = 1 / scale if scale else size / length\n        if antialias",
+                "ratio = size / length\n        if antialias",
+                "test_mode_is_torchs",
+            ),
+            ("else np.maximum(centre, 0)", "else centre", "test_mode_is_torchs"),
+            (
+                "_cubic((centre - first)[:, None] - around, -0.75)",
+                "_cubic((centre - first)[:, None] - around, -0.5)",
+                "test_mode_of_an_image_is_torchs",
+            ),
+            ("width = max(ratio, 1.0)", "width = ratio", "test_mode_of_an_image_is_torchs"),
+            ("        with _disable_current_modes():", "        if True:", "test_tables_without_data_are_not_kept"),
+            (
+                "        if len(_joined) >= MOST_JOINED:",
+                "        if False:",
+                "test_the_same_tables_are_made_once",
+            ),
+            (
+                'order = np.argsort(inputs, kind="stable")',
+                "order = np.arange(len(inputs))",
+                "test_tables_are_whole_and_turn_round",
+            ),
+        ],
+    ),
+    *faults(
         "tritonconv/kernels/im2col.py",
         CONV,
         [

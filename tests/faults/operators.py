@@ -18,8 +18,8 @@ REGISTRATION = faults(
     [
         ('        if name == "channels_last":  # where', '        if name == "no_name":  # where', "test_opcheck"),
         (
-            "memory_format(self.channels_last, len(shape))",
-            "memory_format(False, len(shape))",
+            "memory_format(self.channels_last and (",
+            "memory_format(False and (",
             f"{CONV}::test_memory_format_follows_torch",
         ),
         ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{POOL}::test_many_places"),
@@ -302,7 +302,11 @@ OTHERS = [
                 "tuple(weight.shape[2:]), steps, (1,) * rank), spread, groups",
                 "test_named_case",
             ),
-            ("for pad in (p, p - a)]", "for pad in (p, p)]", "test_transposed_named_case"),
+            (
+                "for pad in (p, p - a)]",
+                "for pad in (p, p)]",
+                "tests/test_layers.py::test_it_computes_what_torch_computes",
+            ),
             ('convolve("conv1d", 1,', 'convolve("conv1d", 2,', "test_named_case_along_one_and_three_axes"),
         ],
     ),
@@ -349,6 +353,38 @@ OTHERS = [
                 "    y = operators.fold(columns.contiguous().unflatten(2,",
                 "tests/test_identities.py::test_fold_reads_its_columns_in_place",
                 "a copy",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional/resample.py",
+        "tests/test_resample.py",
+        [
+            ('if recompute_scale_factor or mode == "area":', 'if mode == "area":', "test_mode_is_torchs"),
+            (" or min(lengths) < (mode != ", " or min(lengths) < 0 * (mode != ", "tests/test_errors.py"),
+            ("bool(align_corners), antialias)", "False, antialias)", "test_mode_is_torchs"),
+            (
+                "        scales = (0.0,) * rank  # torch copies",
+                "        pass  # torch copies",
+                "test_mode_of_an_image_is_torchs",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/resample.py",
+        "tests/test_resample.py",
+        [
+            ('return self.mode != "area"', "return True", "test_channels_last_along_three_axes"),
+            ("tuple(axis.turned for axis in axes)", "axes", "test_mode_is_torchs"),
+            (
+                'self.shapes["dy"][2:], *self.how),)',
+                'self.shapes["dy"][2:], "area", *self.how[1:]),)',
+                f"{GRADS}::test_interpolate",
+            ),
+            (
+                "return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)",
+                "return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),)",
+                f"{OPS}::test_fake_outputs_look_like_the_real_ones tests/test_layers.py tests/test_resample.py",
             ),
         ],
     ),

@@ -128,7 +128,6 @@ ARGUMENTS = faults(
         ("return operator.index(value)", "return int(value)", f"{ERRORS} {EDGES}", "1.5 becomes 1"),
         ("return operator.index(value)", "return value", EDGES),
         ("    if min(values) < least:\n", "    if max(values) < least:\n", ERRORS),
-        ('    _require_least("padding", pads, 0)\n', "", ERRORS),
         (
             "return (x.unsqueeze(0) if unbatched else x), unbatched",
             "return (x[None] if unbatched else x), False",

@@ -15,6 +15,9 @@ from tritonconv.functional.conv import (
 )
 from tritonconv.functional.patches import fold, unfold
 from tritonconv.functional.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
@@ -25,9 +28,13 @@ from tritonconv.functional.pool import (
     max_pool2d,
     max_pool3d,
 )
+from tritonconv.functional.resample import interpolate, upsample, upsample_bilinear, upsample_nearest
 from tritonconv.problems import Algorithm as Algorithm  # what `algorithm=` takes
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -40,6 +47,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "fold",
+    "interpolate",
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
@@ -48,6 +56,9 @@ __all__ = [
     "max_pool3d",
     "relu",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]
 
 for _name in __all__:

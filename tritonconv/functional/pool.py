@@ -1,13 +1,13 @@
 """Pooling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, overload
 
 import torch
 
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import require_batch
+from tritonconv.problems import as_sizes, require_batch
 
 
 class _MaxPool(Protocol):
@@ -245,6 +245,42 @@ def lp_pool3d(
     return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)
 
 
+def adaptive_avg_pool1d(input: torch.Tensor, output_size: IntOrInts) -> torch.Tensor:
+    """adaptive_avg_pool2d along one axis: input (N, C, W) or (C, W).
+
+    Source: torch.nn.functional.adaptive_avg_pool1d.
+    """
+    return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
+
+
+def adaptive_avg_pool2d(input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None) -> torch.Tensor:
+    """The average of each of P × Q windows that cover the input; window p has the rows from ⌊p·H/P⌋ to ⌈(p + 1)·H/P⌉.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        output_size: (P, Q), or one number for both; None for the input's own.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format. Sums in float32 (float64 for float64).
+
+    Raises:
+        RuntimeError: sizes that do not go together.
+        NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
+
+    Source: torch.nn.functional.adaptive_avg_pool2d.
+    """
+    return _adaptive_avg_pool("adaptive_avg_pool2d", 2, input, output_size)
+
+
+def adaptive_avg_pool3d(input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None) -> torch.Tensor:
+    """adaptive_avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.functional.adaptive_avg_pool3d.
+    """
+    return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
+
+
 def _max_pool(
     name: str,
     rank: int,
@@ -282,4 +318,17 @@ def _lp_pool(
     x, unbatched = require_batch(name, input, rank)
     kernel, steps, *_ = window(rank, kernel_size, stride, 0)
     y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
+    return y.squeeze(0) if unbatched else y
+
+
+def _adaptive_avg_pool(name: str, rank: int, input: torch.Tensor, output_size: Any) -> torch.Tensor:
+    x, unbatched = require_batch(name, input, rank)
+    given = output_size if isinstance(output_size, list | tuple) else (output_size,) * rank
+    filled = [length if size is None else size for size, length in zip(given, x.shape[2:], strict=False)]
+    sizes = as_sizes("output_size", filled if len(given) == rank else output_size, rank)
+    if min(x.shape[1:]) == 0:
+        raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x.shape)}")
+    if min(sizes) < 0:
+        raise RuntimeError(f"elements of output_size must be greater than or equal to 0, but got {output_size!r}")
+    y = operators.resample(x, sizes, "area", (0.0,) * rank, False, False)
     return y.squeeze(0) if unbatched else y

@@ -308,6 +308,39 @@ def covering(position, last, number, size, valid, WINDOW: tl.constexpr):
     return (z, p, q), element, valid
 
 
+# --- device: pixels that are sums over places of their own (resample.py) ---
+
+
+@jit
+def _axis_source(index_ptr, weight_ptr, position, first, term, TERMS: tl.constexpr, valid, OFFSET: tl.constexpr):
+    """Where a term of a pixel lies on one axis, −1 for none, and its weight; the axis's table starts at `first`."""
+    place = tl.load(index_ptr + (first + position * TERMS + term), mask=valid, other=-1)
+    weight = tl.load(weight_ptr + (first + position * TERMS + term), mask=valid, other=0.0)
+    return place.to(OFFSET), weight
+
+
+@jit
+def source(index_ptr, weight_ptr, position, number, size, valid, TERMS: tl.constexpr, OFFSET: tl.constexpr):
+    """Where term `number` of the pixels at `position` lies, its weight, and whether there is one."""
+    COLUMNS: tl.constexpr = TERMS[2] if TERMS[2] > 0 else 1
+    ROWS: tl.constexpr = TERMS[1] if TERMS[1] > 0 else 1
+    d, h, w = position[0], position[1], position[2]
+    weight = 1.0
+    found = valid
+    if TERMS[0] > 0:
+        d, share = _axis_source(index_ptr, weight_ptr, d, 0, number // (ROWS * COLUMNS), TERMS[0], valid, OFFSET)
+        weight, found = share, found & (d >= 0)
+    if TERMS[1] > 0:
+        first = size[0] * TERMS[0]
+        h, share = _axis_source(index_ptr, weight_ptr, h, first, number // COLUMNS % ROWS, TERMS[1], valid, OFFSET)
+        weight, found = weight * share, found & (h >= 0)
+    if TERMS[2] > 0:
+        first = size[0] * TERMS[0] + size[1] * TERMS[1]
+        w, share = _axis_source(index_ptr, weight_ptr, w, first, number % COLUMNS, TERMS[2], valid, OFFSET)
+        weight, found = weight * share, found & (w >= 0)
+    return (d, h, w), weight, found
+
+
 # --- device: phases ---
 
 

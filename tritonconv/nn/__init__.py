@@ -20,6 +20,9 @@ from tritonconv.nn.conv import (
 )
 from tritonconv.nn.patches import Fold, Unfold
 from tritonconv.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
@@ -30,8 +33,12 @@ from tritonconv.nn.pool import (
     MaxPool2d,
     MaxPool3d,
 )
+from tritonconv.nn.resample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -53,4 +60,7 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
 ]

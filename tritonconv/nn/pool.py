@@ -113,3 +113,33 @@ class LPPool3d(Ours, torch.nn.LPPool3d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.lp_pool3d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class AdaptiveAvgPool1d(Ours, torch.nn.AdaptiveAvgPool1d):
+    """Averages of as many windows as the output has pixels, of (N, C, W) or (C, W).
+
+    Source: torch.nn.AdaptiveAvgPool1d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.adaptive_avg_pool1d(input, self.output_size)
+
+
+class AdaptiveAvgPool2d(Ours, torch.nn.AdaptiveAvgPool2d):
+    """Averages of as many windows as the output has pixels, of (N, C, H, W) or (C, H, W).
+
+    Source: torch.nn.AdaptiveAvgPool2d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveAvgPool3d(Ours, torch.nn.AdaptiveAvgPool3d):
+    """Averages of as many windows as the output has pixels, of (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.AdaptiveAvgPool3d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.adaptive_avg_pool3d(input, self.output_size)

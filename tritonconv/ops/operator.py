@@ -36,6 +36,7 @@ class Operator:
     """
 
     schema: ClassVar[str]
+    keeps_3d: bool = True  # whether it answers channels_last_3d with channels_last_3d: torch's averages do not
     autocast: ClassVar[bool] = False  # whether it runs in the dtype of an autocast region, as torch's convolutions do
 
     def __init__(self, **values: Any) -> None:
@@ -55,7 +56,7 @@ class Operator:
 
     def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
         """An uninitialised tensor, channels_last where that is an argument and true, or where a tensor argument is."""
-        layout = memory_format(self.channels_last, len(shape))
+        layout = memory_format(self.channels_last and (len(shape) < 5 or self.keeps_3d), len(shape))
         return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=layout)
 
     def problem(self) -> Any:

@@ -109,6 +109,8 @@ class MaxPoolGather(Operator):
 class _Average(Operator):
     """What average pooling and its backward share."""
 
+    keeps_3d = False
+
     @property
     def average(self) -> tuple[Any, ...]:
         return self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor
@@ -160,6 +162,7 @@ class AveragePoolBackward(_Average):
 class LpPool(Operator):
     """Each window's (Σ xᵖ)^(1/p), (N, C, P, Q)."""
 
+    keeps_3d = False
     schema = "lp_pool(Tensor x, float norm, int[] kernel, int[] stride, bool ceil_mode) -> Tensor y"
 
     def problem(self) -> PoolProblem:
