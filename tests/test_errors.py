@@ -126,7 +126,7 @@ MISTAKES = {
         r"negative output_padding.*\[-1, -1\]",
     ),
     "transposed: nothing left": (
-        lambda f: f.conv_transpose2d(X[..., :2, :], W, padding=2),
+        lambda f: f.conv_transpose2d(X[..., :1, :], W, padding=2),
         r"Output size is too small",
     ),
     "transposed: str padding": (lambda f: f.conv_transpose2d(X, W, padding="same"), r"padding.*'same'"),
@@ -238,6 +238,12 @@ class TestEveryConvolution:
 def test_unknown_algorithm_of_a_transposed_convolution():
     with pytest.raises(ValueError, match=r"auto, direct, im2col, implicit_gemm.*'winograd'"):
         TF.conv_transpose2d(X, W, algorithm="winograd")
+
+
+def test_a_transposed_convolution_that_leaves_nothing_is_refused():
+    """torch answers an empty image."""
+    with pytest.raises(RuntimeError, match=r"\(2 x 7\).*\(0 x 5\).*Output size is too small"):
+        TF.conv_transpose2d(X[..., :2, :], W, padding=2)
 
 
 def test_fused_pool_names_its_own_arguments():

@@ -55,7 +55,7 @@ SIZES = faults(
             "total = [r - 1 for d, r in",
             "test_named_case[same 4x3, dilation (1,2)-direct]",
         ),
-        ("for p in pads for pad in (p, p))", "for p in pads for pad in (p, 0))", "test_named_case[prime-direct]"),
+        ("rank) for pad in (p, p))", "rank) for pad in (p, 0))", "test_named_case[prime-direct]"),
         ("if any(s != 1 for s in stride):", "if all(s != 1 for s in stride):", "tests/test_errors.py"),
         (
             'padding == "valid":\n        return (0,) * (2 * rank)',
