@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tritonconv.functional.arguments import IntOrInts
 from tritonconv.ops import operators
 from tritonconv.problems import as_integer, require_tensor
 
@@ -21,7 +22,6 @@ MODES: dict[str, tuple[tuple[int, ...], str]] = {
     "lanczos": ((2,), "lanczos"),
 }
 ANTIALIASED = ("bilinear", "bicubic", "lanczos")
-IntOrInts = int | Sequence[int]
 FloatOrFloats = float | Sequence[float]
 
 
