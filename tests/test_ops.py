@@ -241,6 +241,29 @@ def test_flops_of_a_transposed_convolution_are_torchs(groups, device):
 # --- torch.compile ---
 
 
+CALLS = {
+    "interpolate by a scale": lambda f, x: f.interpolate(x, scale_factor=2, mode="bilinear"),
+    "interpolate to a size": lambda f, x: f.interpolate(x, size=(5, 9)),
+    "area": lambda f, x: f.interpolate(x, scale_factor=0.5, mode="area"),
+    "adaptive_avg_pool2d": lambda f, x: f.adaptive_avg_pool2d(x, (None, 2)),
+    "avg_pool2d": lambda f, x: f.avg_pool2d(x, 2),
+    "lp_pool2d": lambda f, x: f.lp_pool2d(x, 2, 2),
+    "conv_transpose2d": lambda f, x: f.conv_transpose2d(x, torch.ones(3, 2, 3, 3, device=x.device), None, 2, 1, 1),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_compiled_function_equals_torchs(call, dynamic, device):
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: call(TF, x), fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for size in (6, 8):
+        x = torch.rand(2, 3, size, size + 1, device=device, requires_grad=True)
+        y, expected = compiled(x), call(F, x)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(t.sum(), x) for t in (y, expected)))
+
+
 def network() -> torch.nn.Module:
     """Every operator once."""
     return torch.nn.Sequential(

@@ -155,7 +155,7 @@ def as_integer(value: Any) -> int:
     Raises:
         TypeError: anything else.
     """
-    if isinstance(value, torch.SymInt):
+    if type(value) is int or isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
         raise TypeError(f"expected an integer, but got {value!r}")

@@ -361,7 +361,7 @@ OTHERS = [
         "tests/test_resample.py",
         [
             ('if recompute_scale_factor or mode == "area":', 'if mode == "area":', "test_mode_is_torchs"),
-            (" or min(lengths) < (mode != ", " or min(lengths) < 0 * (mode != ", "tests/test_errors.py"),
+            ('(0 if mode == "area" else 1)', "0", "tests/test_errors.py"),
             ("bool(align_corners), antialias)", "False, antialias)", "test_mode_is_torchs"),
             (
                 "        scales = (0.0,) * rank  # torch copies",

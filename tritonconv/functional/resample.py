@@ -90,7 +90,7 @@ def interpolate(
             f"(got {input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | trilinear | lanczos (with "
             f"antialias) (got {mode})"
         )
-    if min(input.shape[1:]) == 0 or min(lengths) < (mode != "area"):
+    if min(input.shape[1:]) == 0 or min(lengths) < (0 if mode == "area" else 1):
         raise RuntimeError(
             f"Input and output sizes should be greater than 0, but got input of size {list(input.shape)} and output "
             f"size {list(lengths)}"
