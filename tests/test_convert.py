@@ -491,7 +491,6 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: torch.nn.LazyConv1d(2, 3), "lazy: convert after its first forward"),
         (lambda: torch.nn.Conv3d(1, 2, 3, padding_mode="circular"), "padding_mode='circular' not supported yet"),
         (lambda: torch.nn.FractionalMaxPool2d(2, 2), "not supported yet"),
-        (lambda: torch.nn.AdaptiveMaxPool2d(1), "not supported yet"),
         (lambda: torch.nn.MaxUnpool2d(2), "not supported yet"),
     ],
 )

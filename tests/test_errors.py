@@ -153,6 +153,8 @@ MISTAKES = {
     "interpolate: no channels": (lambda f: f.interpolate(X[:, :0], 3), r"\[2, 0, 7, 7\]"),
     "interpolate: bool input": (lambda f: f.interpolate(X.bool(), 3, mode="bilinear"), r"not implemented for.*bool"),
     "adaptive: empty picture": (lambda f: f.adaptive_avg_pool2d(X[..., :0], 3), r"non-zero size.*\[2, 4, 7, 0\]"),
+    "adaptive max: empty picture": (lambda f: f.adaptive_max_pool2d(X[..., :0], 3), r"non-zero size.*\[2, 4, 7, 0\]"),
+    "adaptive max: 5-D input": (lambda f: f.adaptive_max_pool2d(X[None], 3), r"input.*\[1, 2, 4, 7, 7\]"),
     "adaptive: negative size": (lambda f: f.adaptive_avg_pool2d(X, (3, -1)), r"output_size.*-1"),
     "adaptive: three sizes": (lambda f: f.adaptive_avg_pool2d(X, (3, 3, 3)), r"output_size.*2 values"),
     "adaptive: 5-D input": (lambda f: f.adaptive_avg_pool2d(X[None], 3), r"input.*\[1, 2, 4, 7, 7\]"),
@@ -274,3 +276,8 @@ def test_gradient_of_another_shape():
         torch.ops.tritonconv.activate_backward(dy, dy[..., :4], "relu")
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 3, 3\], but got dy of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.average_pool_backward(dy, [6, 6], [2, 2], [2, 2], [0, 0], False, True, None, False)
+    indices = torch.zeros(2, 4, 2, 2, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 2, 2\], but got dy of size \[2, 4, 4, 5\]"):
+        torch.ops.tritonconv.adaptive_max_pool_backward(dy, indices, [6, 6], False)
+    with pytest.raises(RuntimeError, match=r"x of size \[2, 4, 4, 5\], but got x of size \[1, 4, 4, 5\]"):
+        torch.ops.tritonconv.adaptive_max_pool_gather(dy[:1], indices, False)

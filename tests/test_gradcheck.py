@@ -122,6 +122,11 @@ def test_lp_pool2d(norm, device, check):
     check(lambda x: TF.lp_pool2d(x, norm, (3, 2), 2, True), distinct(2, 2, 4, 5, device=device).abs())
 
 
+@pytest.mark.parametrize("size", [(3, 7), 1])
+def test_adaptive_max_pool2d(size, device, check):
+    check(lambda x: TF.adaptive_max_pool2d(x, size), distinct(2, 2, 4, 5, device=device))
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
 def test_interpolate(mode, device, check):
     check(lambda x: TF.interpolate(x, size=(3, 7), mode=mode), distinct(2, 2, 4, 5, device=device))
@@ -219,6 +224,7 @@ FUNCTIONS = {
     "avg_pool2d": lambda x, w: TF.avg_pool2d(x, 2),
     "lp_pool2d": lambda x, w: TF.lp_pool2d(x, 2, 2),
     "adaptive_avg_pool2d": lambda x, w: TF.adaptive_avg_pool2d(x, 2),
+    "adaptive_max_pool2d": lambda x, w: TF.adaptive_max_pool2d(x, 2),
     "interpolate": lambda x, w: TF.interpolate(x, 2),
     "relu": lambda x, w: TF.relu(x),
     "unfold": lambda x, w: TF.unfold(x, 2),

@@ -119,6 +119,14 @@ def samples() -> dict[str, list[tuple]]:
             for count, divisor, last in ((True, None, False), (False, None, True), (True, 3, False))
         ],
         "lp_pool": [(torch.rand(2, 3, 7, 6).requires_grad_(), norm, [3, 2], [2, 2], True) for norm in (2.0, 2.5)],
+        "adaptive_max_pool": [(tensor(2, 3, 7, 6, channels_last=last), [4, 9]) for last in (False, True)]
+        + [(tensor(1, 2, 4, 3, 5), [2, 1, 3])],
+        "adaptive_max_pool_backward": [
+            (tensor(2, 3, 2, 2), torch.randint(42, (2, 3, 2, 2)), [7, 6], last) for last in (False, True)
+        ],
+        "adaptive_max_pool_gather": [
+            (tensor(2, 3, 7, 6), torch.randint(42, (2, 3, 2, 2)), last) for last in (False, True)
+        ],
         "resample": [
             (tensor(2, 3, 7, 6), [4, 9], "linear", [0.0, 0.0], False, False),
             (tensor(2, 3, 7, 6, channels_last=True), [3, 3], "area", [0.0, 0.0], False, False),

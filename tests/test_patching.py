@@ -22,6 +22,11 @@ CALLS = {
     "torch.adaptive_avg_pool1d": lambda x, w: torch.adaptive_avg_pool1d(x[0], 2),
     "adaptive_avg_pool2d": lambda x, w: F.adaptive_avg_pool2d(x, (None, 3)),
     "adaptive_avg_pool3d": lambda x, w: F.adaptive_avg_pool3d(x, 2),
+    "adaptive_max_pool1d": lambda x, w: F.adaptive_max_pool1d(x[0], 2),
+    "torch.adaptive_max_pool1d": lambda x, w: torch.adaptive_max_pool1d(x[0], 2),
+    "adaptive_max_pool2d": lambda x, w: F.adaptive_max_pool2d(x, (None, 3), return_indices=True),
+    "adaptive_max_pool2d_with_indices": lambda x, w: F.adaptive_max_pool2d_with_indices(x, 2),
+    "adaptive_max_pool3d": lambda x, w: F.adaptive_max_pool3d(x, 2),
     "interpolate": lambda x, w: F.interpolate(x, scale_factor=1.5, mode="bilinear"),
     "conv1d": lambda x, w: F.conv1d(x.flatten(2), w.flatten(2), padding="same"),
     "torch.conv1d": lambda x, w: torch.conv1d(x.flatten(2), w.flatten(2)),
@@ -86,7 +91,7 @@ def test_relu_in_place_writes_where_torch_writes(relu, device):
 
 def test_every_function_of_ours_that_torch_has_is_patched():
     theirs = {getattr(F, name) for name in tritonconv.functional.__all__ if hasattr(F, name)}
-    assert len(theirs) == 25 and theirs <= set(OURS)
+    assert len(theirs) == 28 and theirs <= set(OURS)
 
 
 def test_nothing_outside_the_block_or_in_another_thread_changes(device):

@@ -79,6 +79,34 @@ def test_adaptive_average_is_torchs(size, device):
         assert_as_torch("adaptive_avg_pool1d", x[0], size)
 
 
+def assert_maxima_as_torch(x: torch.Tensor, size, rank: int = 2) -> None:
+    """Value, index and gradient, bit for bit, and the value's strides."""
+    ours, theirs = x.detach().requires_grad_(), x.detach().requires_grad_()
+    y, index = getattr(TF, f"adaptive_max_pool{rank}d")(ours, size, True)
+    expected, expected_index = getattr(F, f"adaptive_max_pool{rank}d")(theirs, size, True)
+    exact = dict(rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(y, expected, check_stride=True, **exact)
+    torch.testing.assert_close(index, expected_index, **exact)
+    dy = torch.randint(-3, 4, y.shape, device=y.device).to(y)
+    (dx,), (expected_dx,) = torch.autograd.grad(y, ours, dy), torch.autograd.grad(expected, theirs, dy)
+    torch.testing.assert_close(dx, expected_dx, **exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [1, 3, 9, (None, 4), (7, 6), (2, 8)], ids=str)
+def test_adaptive_maximum_is_torchs(size, dtype, device):
+    """Ties, −inf and NaN too."""
+    x = torch.randint(-3, 4, (3, 3, 7, 6)).to(device, dtype)
+    x[0, 0] = -torch.inf
+    x[1, :, ::3, ::2] = torch.nan
+    assert_maxima_as_torch(x, size)
+    assert_maxima_as_torch(x.contiguous(memory_format=torch.channels_last), size)
+    assert_maxima_as_torch(x[0], size)
+    if isinstance(size, int):
+        assert_maxima_as_torch(x[1], size, 1)
+        assert_maxima_as_torch(x[2, :, None].expand(3, 4, 7, 6), (2, size, 5), 3)
+
+
 @pytest.mark.parametrize("size", [1, 3, (5, 2)], ids=str)
 def test_many_terms_are_summed_an_axis_at_a_time(size, device, launches):
     x = torch.rand(2, 3, 40, 30, device=device)
@@ -184,6 +212,7 @@ def test_offsets_beyond_32_bits(axis, device, monkeypatch):
     strides[axis] = 2**30 + 1
     far = torch.empty_strided(near.shape, strides, dtype=near.dtype, device=device).copy_(near)
     assert torch.equal(TF.interpolate(far, size=5), TF.interpolate(near, size=5))
+    assert torch.equal(TF.adaptive_max_pool2d(far, 2), TF.adaptive_max_pool2d(near, 2))
 
 
 def test_old_names_warn_as_torch_does(device):

@@ -237,6 +237,11 @@ OTHERS = [
                 "wide = x.dtype\n",
                 "test_many_terms_are_rounded_once",
             ),
+            (" | ((place < 0) & valid[:, None])", "", "test_adaptive_maximum_is_torchs"),
+            ("tl.where(place == own[:, None], dy, 0.0)", "dy", "test_adaptive_maximum_is_torchs"),
+            ("**numerics(dy, dy, place, index, dx),", "**numerics(dy, dy, index, dx),", OFFSETS),
+            ("**numerics(x, x, index, y),", "**numerics(x, x, index),", OFFSETS),
+            ('numerics(x, x, place, y)["OFFSET"]', 'numerics(x, x, y)["OFFSET"]', OFFSETS),
             ("**numerics(x, x, index, weight, y),", "**numerics(x, y),", OFFSETS),
             (
                 "mask=valid[:, None] & valid_c[None, :], other=0.0)\n        acc +=",

@@ -227,6 +227,13 @@ OTHERS = [
                 "pass\n",
                 SHAPES,
             ),
+            ('require_shape("dy", self.dy, self.indices.shape)\n', "pass\n", SHAPES),
+            ('require_shape("x", self.x, (*self.indices.shape[:2], *self.x.shape[2:]))\n', "pass\n", SHAPES),
+            (
+                "operators.adaptive_max_pool_gather(gradients[0], self.indices, self.channels_last)",
+                "2 * operators.adaptive_max_pool_gather(gradients[0], self.indices, self.channels_last)",
+                f"{GRADS}::test_adaptive_max_pool2d",
+            ),
             (
                 "return (operators.average_pool(*gradients, *self.average),)",
                 "return (2 * operators.average_pool(*gradients, *self.average),)",

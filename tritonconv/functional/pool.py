@@ -7,7 +7,7 @@ import torch
 
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import as_sizes, require_batch
+from tritonconv.problems import Sizes, as_sizes, require_batch
 
 
 class _MaxPool(Protocol):
@@ -281,6 +281,44 @@ def adaptive_avg_pool3d(input: torch.Tensor, output_size: IntOrInts | Sequence[i
     return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
 
 
+def adaptive_max_pool1d(input: torch.Tensor, output_size: IntOrInts, return_indices: bool = False) -> Any:
+    """adaptive_max_pool2d along one axis: input (N, C, W) or (C, W).
+
+    Source: torch.nn.functional.adaptive_max_pool1d.
+    """
+    return _adaptive_max_pool("adaptive_max_pool1d", 1, input, output_size, return_indices)
+
+
+def adaptive_max_pool2d(
+    input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None, return_indices: bool = False
+) -> Any:
+    """The maximum of each of P × Q windows that cover the input, as in adaptive_avg_pool2d; NaN wins.
+
+    Args:
+        input, output_size: as in adaptive_avg_pool2d.
+        return_indices: also return where each maximum was.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format; with return_indices also int64 indices
+        h · W + w into the plane, of the same shape.
+
+    Errors are adaptive_avg_pool2d's.
+
+    Source: torch.nn.functional.adaptive_max_pool2d.
+    """
+    return _adaptive_max_pool("adaptive_max_pool2d", 2, input, output_size, return_indices)
+
+
+def adaptive_max_pool3d(
+    input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None, return_indices: bool = False
+) -> Any:
+    """adaptive_max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.functional.adaptive_max_pool3d.
+    """
+    return _adaptive_max_pool("adaptive_max_pool3d", 3, input, output_size, return_indices)
+
+
 def _max_pool(
     name: str,
     rank: int,
@@ -322,6 +360,21 @@ def _lp_pool(
 
 
 def _adaptive_avg_pool(name: str, rank: int, input: torch.Tensor, output_size: Any) -> torch.Tensor:
+    x, unbatched, sizes = _adaptive(name, rank, input, output_size)
+    y = operators.resample(x, sizes, "area", (0.0,) * rank, False, False)
+    return y.squeeze(0) if unbatched else y
+
+
+def _adaptive_max_pool(name: str, rank: int, input: torch.Tensor, output_size: Any, return_indices: bool) -> Any:
+    x, unbatched, sizes = _adaptive(name, rank, input, output_size)
+    y, indices = operators.adaptive_max_pool(x, sizes)
+    if unbatched:
+        y, indices = y.squeeze(0), indices.squeeze(0)
+    return (y, indices) if return_indices else y
+
+
+def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tuple[torch.Tensor, bool, Sizes]:
+    """A batch, whether it was made one, and the output's size, the input's where it is None."""
     x, unbatched = require_batch(name, input, rank)
     given = output_size if isinstance(output_size, list | tuple) else (output_size,) * rank
     filled = [length if size is None else size for size, length in zip(given, x.shape[2:], strict=False)]
@@ -330,5 +383,4 @@ def _adaptive_avg_pool(name: str, rank: int, input: torch.Tensor, output_size: A
         raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x.shape)}")
     if min(sizes) < 0:
         raise RuntimeError(f"elements of output_size must be greater than or equal to 0, but got {output_size!r}")
-    y = operators.resample(x, sizes, "area", (0.0,) * rank, False, False)
-    return y.squeeze(0) if unbatched else y
+    return x, unbatched, sizes

@@ -314,9 +314,11 @@ def covering(position, last, number, size, valid, WINDOW: tl.constexpr):
 @jit
 def _axis_source(index_ptr, weight_ptr, position, first, term, TERMS: tl.constexpr, valid, OFFSET: tl.constexpr):
     """Where a term of a pixel lies on one axis, −1 for none, and its weight; the axis's table starts at `first`."""
-    place = tl.load(index_ptr + (first + position * TERMS + term), mask=valid, other=-1)
-    weight = tl.load(weight_ptr + (first + position * TERMS + term), mask=valid, other=0.0)
-    return place.to(OFFSET), weight
+    place = tl.load(index_ptr + (first + position * TERMS + term), mask=valid, other=-1).to(OFFSET)
+    weight = 1.0
+    if weight_ptr is not None:
+        weight = tl.load(weight_ptr + (first + position * TERMS + term), mask=valid, other=0.0)
+    return place, weight
 
 
 @jit

@@ -5,10 +5,12 @@ y[n, c, p, q] = Σ_{i, j} rows.weight[p, i] · columns.weight[q, j] · x[n, c, r
 Interpolation, area averages and adaptive average pooling are this, each with its tables, one an axis (tables.py). So is
 the gradient: the same sum with the tables turned round, each input pixel with the outputs that it went to. An axis at a
 time where that takes fewer terms. Any strides; sums in fp32 (fp64 for fp64). The tile is pixels × channels.
-Source: torch.nn.functional.interpolate and adaptive_avg_pool2d.
+An adaptive maximum looks at the same places and keeps the largest and where it was; its gradient gathers.
+Source: torch.nn.functional.interpolate, adaptive_avg_pool2d and adaptive_max_pool2d.
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -18,6 +20,7 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.epilogue import is_better
 from tritonconv.kernels.tables import Table, joined
 from tritonconv.problems import memory_format
 
@@ -57,6 +60,110 @@ def resample_kernel(
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
 
 
+@jit
+def adaptive_max_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    x_stride,
+    index_ptr,  # as above
+    y_ptr,  # (N, C, Z, P, Q)
+    y_stride,
+    place_ptr,  # the strides of y, int64: the number of each maximum in its image
+    N,
+    C,
+    in_size,
+    out_size,
+    TERMS: tl.constexpr,
+    ALL: tl.constexpr,
+    OFFSET: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
+    valid_m = n < N
+    valid_c = c < C
+    best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
+    place = tl.full((BLOCK_M, BLOCK_N), -1, OFFSET)
+    for number in range(ALL):
+        source, _, valid = grid.source(index_ptr, None, position, number, out_size, valid_m, TERMS, OFFSET)
+        x_ptrs = grid.tile(x_ptr, x_stride, n, source, c)
+        value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=-float("inf")).to(ACC)
+        take = is_better(value, best) | ((place < 0) & valid[:, None])  # the first stands for a window of −inf
+        best = tl.where(take, value, best)
+        place = tl.where(take, grid.ravel(source, in_size)[:, None], place)
+    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
+    valid_y = valid_m[:, None] & valid_c[None, :]
+    tl.store(y_ptr + offs_y, best, mask=valid_y)
+    tl.store(place_ptr + offs_y, place.to(tl.int64), mask=valid_y)
+
+
+@jit
+def adaptive_max_backward_kernel(
+    dy_ptr,  # (N, C, Z, P, Q), any strides
+    dy_stride,
+    place_ptr,  # (N, C, Z, P, Q), int64, any strides
+    place_stride,
+    index_ptr,  # of the tables turned round: the windows that have a pixel
+    dx_ptr,  # (N, C, D, H, W)
+    dx_stride,
+    N,
+    C,
+    in_size,
+    TERMS: tl.constexpr,
+    ALL: tl.constexpr,
+    OFFSET: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One program: BLOCK_M input pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,)."""
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
+    valid_m = n < N
+    valid_c = c < C
+    own = grid.ravel(position, in_size).to(tl.int64)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
+    for number in range(ALL):
+        window, _, valid = grid.source(index_ptr, None, position, number, in_size, valid_m, TERMS, OFFSET)
+        valid_dy = valid[:, None] & valid_c[None, :]
+        dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
+        place = tl.load(grid.tile(place_ptr, place_stride, n, window, c), mask=valid_dy, other=-1)
+        acc += tl.where(place == own[:, None], dy, 0.0)
+    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+
+
+@jit
+def gather_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    x_stride,
+    place_ptr,  # (N, C, Z, P, Q), int64, any strides
+    place_stride,
+    y_ptr,  # (N, C, Z, P, Q)
+    y_stride,
+    N,
+    C,
+    in_size,
+    out_size,
+    OFFSET: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One program reads x at BLOCK_M × BLOCK_N places. Grid: (pixel blocks · channel blocks,)."""
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
+    valid = (n < N)[:, None] & (c < C)[None, :]
+    place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=0).to(OFFSET)
+    _, source = grid.unravel(place, in_size)
+    x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(source, x_stride))
+    value = tl.load(x_ptrs, mask=valid, other=0.0)
+    tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
+
+
 def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
     """Fill y, (N, C, P, Q): along each axis by its table."""
     if y.numel() == 0:
@@ -77,11 +184,9 @@ def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
 
 
 def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
-    axes = (Table.identity(1),) * (3 - len(axes)) + axes
-    index, weight = joined(axes, y.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
-    pixels = y.shape[0] * math.prod(y.shape[2:])
-    tile = tuning.pick("resample", y, None, pixels=pixels, channels=y.shape[1])
-    resample_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(y.shape[1], tile["BLOCK_N"]),)](
+    index, weight = joined(_three(axes), y.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
+    programs, tile = _grid("resample", y)
+    resample_kernel[(programs,)](
         x_ptr=x,
         x_stride=grid.strides(x),
         index_ptr=index,
@@ -91,8 +196,87 @@ def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
         N=y.shape[0],
         C=y.shape[1],
         out_size=grid.three(y.shape[2:]),
-        TERMS=tuple(axis.terms for axis in axes),
-        ALL=math.prod(max(axis.terms, 1) for axis in axes),
+        **_terms(axes),
         **numerics(x, x, index, weight, y),
         **tile,
     )
+
+
+def adaptive_max(x: torch.Tensor, y: torch.Tensor, place: torch.Tensor, axes: tuple[Table, ...]) -> None:
+    """Fill y and, strided like it, the number of each maximum in its image."""
+    if y.numel() > 0:
+        index, _ = joined(_three(axes), y.device, torch.float32)
+        programs, tile = _grid("adaptive_max", y)
+        adaptive_max_kernel[(programs,)](
+            x_ptr=x,
+            x_stride=grid.strides(x),
+            index_ptr=index,
+            y_ptr=y,
+            y_stride=grid.strides(y),
+            place_ptr=place,
+            N=y.shape[0],
+            C=y.shape[1],
+            in_size=grid.three(x.shape[2:]),
+            out_size=grid.three(y.shape[2:]),
+            **_terms(axes),
+            **numerics(x, x, index, y),
+            **tile,
+        )
+
+
+def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tensor, axes: tuple[Table, ...]) -> None:
+    """Fill dx: of each pixel, the dy of the windows whose maximum it was. The tables are turned round."""
+    if dx.numel() > 0:
+        index, _ = joined(_three(axes), dx.device, torch.float32)
+        programs, tile = _grid("adaptive_max_backward", dx)
+        adaptive_max_backward_kernel[(programs,)](
+            dy_ptr=dy,
+            dy_stride=grid.strides(dy),
+            place_ptr=place,
+            place_stride=grid.strides(place),
+            index_ptr=index,
+            dx_ptr=dx,
+            dx_stride=grid.strides(dx),
+            N=dx.shape[0],
+            C=dx.shape[1],
+            in_size=grid.three(dx.shape[2:]),
+            **_terms(axes),
+            **numerics(dy, dy, place, index, dx),
+            **tile,
+        )
+
+
+def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
+    """Fill y with x at the places, numbered in each image."""
+    if y.numel() > 0:
+        programs, tile = _grid("gather", y)
+        gather_kernel[(programs,)](
+            x_ptr=x,
+            x_stride=grid.strides(x),
+            place_ptr=place,
+            place_stride=grid.strides(place),
+            y_ptr=y,
+            y_stride=grid.strides(y),
+            N=y.shape[0],
+            C=y.shape[1],
+            in_size=grid.three(x.shape[2:]),
+            out_size=grid.three(y.shape[2:]),
+            OFFSET=numerics(x, x, place, y)["OFFSET"],
+            **tile,
+        )
+
+
+def _three(axes: tuple[Table, ...]) -> tuple[Table, ...]:
+    return grid.three(axes, Table.identity(1))
+
+
+def _terms(axes: tuple[Table, ...]) -> dict[str, Any]:
+    terms = tuple(axis.terms for axis in _three(axes))
+    return {"TERMS": terms, "ALL": math.prod(max(t, 1) for t in terms)}
+
+
+def _grid(operator: str, t: torch.Tensor) -> tuple[int, tuning.Tile]:
+    """Programs, and the tile of one: BLOCK_M pixels × BLOCK_N channels of `t`."""
+    pixels = t.shape[0] * math.prod(t.shape[2:])
+    tile = tuning.pick(operator, t, None, pixels=pixels, channels=t.shape[1])
+    return triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"]), tile

@@ -143,3 +143,33 @@ class AdaptiveAvgPool3d(Ours, torch.nn.AdaptiveAvgPool3d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.adaptive_avg_pool3d(input, self.output_size)
+
+
+class AdaptiveMaxPool1d(Ours, torch.nn.AdaptiveMaxPool1d):
+    """Maxima of as many windows as the output has pixels, of (N, C, W) or (C, W).
+
+    Source: torch.nn.AdaptiveMaxPool1d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.adaptive_max_pool1d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool2d(Ours, torch.nn.AdaptiveMaxPool2d):
+    """Maxima of as many windows as the output has pixels, of (N, C, H, W) or (C, H, W).
+
+    Source: torch.nn.AdaptiveMaxPool2d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool3d(Ours, torch.nn.AdaptiveMaxPool3d):
+    """Maxima of as many windows as the output has pixels, of (N, C, D, H, W) or (C, D, H, W).
+
+    Source: torch.nn.AdaptiveMaxPool3d.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.adaptive_max_pool3d(input, self.output_size, self.return_indices)

@@ -5,11 +5,13 @@ and its backward, which are linear.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from tritonconv.kernels import pooling
+from tritonconv.kernels import pooling, resample
+from tritonconv.kernels.tables import Table, tables
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import (
     PoolProblem,
@@ -188,3 +190,88 @@ class LpPool(Operator):
         window = (self.kernel, self.stride, padding, self.ceil_mode, True, None)
         dx = operators.average_pool_backward(share, self.shapes["x"][2:], *window, self.channels_last)
         return ((dx * x ** (p - 1)).to(dy.dtype),)
+
+
+class _Adaptive(Operator):
+    """What the adaptive maximum, its backward and its gather share."""
+
+    keeps_3d = False
+
+    @staticmethod
+    def tables(sizes: Sequence[int], lengths: Sequence[int]) -> tuple[Table, ...]:
+        return tables("area", tuple(sizes), tuple(lengths), (0.0,) * len(sizes), False, False)
+
+
+@register
+class AdaptiveMaxPool(_Adaptive):
+    """The maximum of each of `output_size` windows that cover the image, and its int64 index into the plane."""
+
+    schema = "adaptive_max_pool(Tensor x, SymInt[] output_size) -> (Tensor y, Tensor indices)"
+
+    def problem(self) -> None:
+        require_tensors(f"adaptive_max_pool{self.x.dim() - 2}d", input=self.x)
+
+    def outputs(self, problem: None) -> Tensors:
+        shape = (*self.x.shape[:2], *self.output_size)
+        return self.empty(self.x, shape), self.empty(self.x, shape, torch.int64)
+
+    def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        y, indices = outputs
+        resample.adaptive_max(self.x, y, indices, self.tables(self.x.shape[2:], self.output_size))
+
+    def saved(self) -> tuple[str, ...]:
+        return ("indices",)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        size = self.shapes["x"][2:]
+        return (operators.adaptive_max_pool_backward(gradients[0], self.indices, size, self.channels_last),)
+
+
+@register
+class AdaptiveMaxPoolBackward(_Adaptive):
+    """dx, (N, C, H, W): each window's dy at its index."""
+
+    schema = (
+        "adaptive_max_pool_backward(Tensor dy, Tensor indices, SymInt[] input_size, bool channels_last) -> Tensor dx"
+    )
+
+    def problem(self) -> None:
+        require_tensors("adaptive_max_pool_backward", dy=self.dy)
+        require_shape("dy", self.dy, self.indices.shape)
+
+    def outputs(self, problem: None) -> Tensors:
+        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
+
+    def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        axes = self.tables(self.input_size, self.dy.shape[2:])
+        resample.adaptive_max_backward(self.dy, self.indices, outputs[0], tuple(axis.turned for axis in axes))
+
+    def saved(self) -> tuple[str, ...]:
+        return ("indices",)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return (operators.adaptive_max_pool_gather(gradients[0], self.indices, self.channels_last),)
+
+
+@register
+class AdaptiveMaxPoolGather(_Adaptive):
+    """(N, C, P, Q): x at each window's index."""
+
+    schema = "adaptive_max_pool_gather(Tensor x, Tensor indices, bool channels_last) -> Tensor y"
+
+    def problem(self) -> None:
+        require_tensors("adaptive_max_pool_gather", x=self.x)
+        require_shape("x", self.x, (*self.indices.shape[:2], *self.x.shape[2:]))
+
+    def outputs(self, problem: None) -> Tensors:
+        return (self.empty(self.x, self.indices.shape),)
+
+    def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        resample.gather(self.x, self.indices, outputs[0])
+
+    def saved(self) -> tuple[str, ...]:
+        return ("indices",)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        size = self.shapes["x"][2:]
+        return (operators.adaptive_max_pool_backward(gradients[0], self.indices, size, self.channels_last),)

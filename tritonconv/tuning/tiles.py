@@ -19,7 +19,8 @@ FLATTEN_BELOW = 16
 # Operators on tiles of pixels × channels, and on plain runs of elements.
 PIXEL_OPERATORS = (
     *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
-    *("pool_forward", "pool_backward", "max_pool_gather", "resample"),
+    *("pool_forward", "pool_backward", "max_pool_gather"),
+    *("resample", "adaptive_max", "adaptive_max_backward", "gather"),
 )
 ELEMENT_OPERATORS = ("sum_splits", "elementwise")
 
