@@ -101,6 +101,8 @@ def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_l
         "max pool 3x3 stride 2": lambda: f.max_pool2d(x, 3, 2, 1, return_indices=True)[0],
         "avg pool 3x3 stride 2": lambda: f.avg_pool2d(x, 3, 2, 1),
         "conv transpose 3x3 64 stride 2": lambda: f.conv_transpose2d(x, w, b, 2, 1, 1),
+        "adaptive max pool 7x7": lambda: f.adaptive_max_pool2d(x, 7),
+        "adaptive avg pool 7x7": lambda: f.adaptive_avg_pool2d(x, 7),
         "bilinear 2x": lambda: f.interpolate(double, scale_factor=2, mode="bilinear"),
         "max pool 2x2": lambda: f.max_pool2d(double, 2),
         "relu": lambda: f.relu(x),

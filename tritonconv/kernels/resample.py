@@ -88,7 +88,7 @@ def adaptive_max_kernel(
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
     place = tl.full((BLOCK_M, BLOCK_N), -1, OFFSET)
     for number in range(ALL):
-        source, _, valid = grid.source(index_ptr, None, position, number, out_size, valid_m, TERMS, OFFSET)
+        source, _one, valid = grid.source(index_ptr, None, position, number, out_size, valid_m, TERMS, OFFSET)
         x_ptrs = grid.tile(x_ptr, x_stride, n, source, c)
         value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=-float("inf")).to(ACC)
         take = is_better(value, best) | ((place < 0) & valid[:, None])  # the first stands for a window of −inf
@@ -128,7 +128,7 @@ def adaptive_max_backward_kernel(
     own = grid.ravel(position, in_size).to(tl.int64)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(ALL):
-        window, _, valid = grid.source(index_ptr, None, position, number, in_size, valid_m, TERMS, OFFSET)
+        window, _one, valid = grid.source(index_ptr, None, position, number, in_size, valid_m, TERMS, OFFSET)
         valid_dy = valid[:, None] & valid_c[None, :]
         dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
         place = tl.load(grid.tile(place_ptr, place_stride, n, window, c), mask=valid_dy, other=-1)
