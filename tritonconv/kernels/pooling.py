@@ -47,7 +47,8 @@ def average(total, position, in_size, WINDOW: tl.constexpr, DIVISOR: tl.constexp
         count = elements.to(total.dtype)[:, None]
     else:
         count = DIVISOR
-    return total / count
+    # `/` is an approximation in compiled code, for float32
+    return total / count if total.dtype == tl.float64 else tl.div_rn(total, tl.full((1, 1), 0.0, tl.float32) + count)
 
 
 @jit
