@@ -122,7 +122,9 @@ def samples() -> dict[str, list[tuple]]:
         "adaptive_max_pool": [(tensor(2, 3, 7, 6, channels_last=last), [4, 9]) for last in (False, True)]
         + [(tensor(1, 2, 4, 3, 5), [2, 1, 3])],
         "adaptive_max_pool_backward": [
-            (tensor(2, 3, 2, 2), torch.randint(42, (2, 3, 2, 2)), [7, 6], last) for last in (False, True)
+            (tensor(2, 3, 2, 2), torch.randint(42, (2, 3, 2, 2)).contiguous(memory_format=layout), [7, 6], last)
+            for layout in (torch.contiguous_format, torch.channels_last)
+            for last in (False, True)
         ],
         "adaptive_max_pool_gather": [
             (tensor(2, 3, 7, 6), torch.randint(42, (2, 3, 2, 2)), last) for last in (False, True)

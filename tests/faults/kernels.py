@@ -270,7 +270,11 @@ OTHERS = [
                 "ratio = size / length\n        if antialias",
                 "test_mode_is_torchs",
             ),
-            ("else np.maximum(centre, 0)", "else centre", "test_mode_is_torchs"),
+            (
+                "places.astype(np.float64) if size == length else centre",
+                "centre",
+                "test_a_scale_that_leaves_the_size_leaves_the_image",
+            ),
             (
                 "_cubic((centre - first)[:, None] - around, -0.75)",
                 "_cubic((centre - first)[:, None] - around, -0.5)",

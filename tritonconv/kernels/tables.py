@@ -55,7 +55,7 @@ class Table:
             return _antialiased(mode, size, length, ratio)
         centre = ratio * places if align_corners else ratio * (places + 0.5) - 0.5
         if mode == "linear":
-            centre = places.astype(np.float64) if size == length else np.maximum(centre, 0)
+            centre = places.astype(np.float64) if size == length else centre  # as torch, whatever the scale
             first = np.minimum(centre.astype(np.int64), size - 1)
             share = np.clip(centre - first, 0, 1)
             index, weight = np.stack([first, np.minimum(first + 1, size - 1)], 1), np.stack([1 - share, share], 1)
