@@ -19,7 +19,7 @@ LAYERS = (
         "recording",
         "replica",
     ),
-    *("ops", "kernels", "tuning", "problems", "jit", "interpreter", "version"),
+    *("ops", "kernels", "tuning", "problems", "checks", "layouts", "jit", "interpreter", "version"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}

@@ -11,7 +11,8 @@ from test_tuning import ARCHITECTURES, GEMMS, TRITON_MAX_TENSOR_NUMEL
 from triton import next_power_of_2
 
 from tritonconv import tuning
-from tritonconv.problems import DTYPES, conv_problem
+from tritonconv.checks import DTYPES
+from tritonconv.problems import conv_problem
 from tritonconv.tuning import candidates
 from tritonconv.tuning import tiles as tables
 

@@ -17,7 +17,7 @@ from oracle import (
 )
 
 from tritonconv import functional as TF
-from tritonconv.problems import DTYPES
+from tritonconv.checks import DTYPES
 
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 

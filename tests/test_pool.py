@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from oracle import along, assert_close_to_oracle
 
 from tritonconv import functional as TF
-from tritonconv.problems import DTYPES
+from tritonconv.checks import DTYPES
 
 NAN, INF = float("nan"), float("inf")
 

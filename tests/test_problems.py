@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tritonconv.problems import MAX_OFFSET_32, is_channels_last, needs_int64
+from tritonconv.layouts import MAX_OFFSET_32, is_channels_last, needs_int64
 
 
 def strided(shape: tuple, stride: tuple) -> torch.Tensor:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import tritonconv
 from tritonconv import functional as TF
+from tritonconv.checks import DTYPES
 from tritonconv.kernels import resample, tables
-from tritonconv.problems import DTYPES
 
 SHAPES = {1: (2, 3, 7), 2: (2, 3, 7, 6), 3: (2, 3, 4, 7, 6)}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from triton import next_power_of_2
 
 from tritonconv import tuning
-from tritonconv.problems import DTYPES, conv_problem
+from tritonconv.checks import DTYPES
+from tritonconv.problems import conv_problem
 
 GEMMS = ("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad")
 ARCHITECTURES = ("interpreter", "sm_80", "sm_90", "sm_100", "gfx942")

@@ -16,9 +16,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from tritonconv import nn
+from tritonconv.checks import DTYPES
 from tritonconv.nn.container import FOLLOWS, fusible, fusing, plain, why_watched
 from tritonconv.patching import calls_of
-from tritonconv.problems import DTYPES
 
 __all__ = ["ConvertReport", "Row", "convert", "restore"]
 

@@ -1,28 +1,20 @@
-"""The shape of a problem, known in one place: sizes, padding, memory format, and every argument error.
+"""The sizes of a problem, known in one place, and every error where they do not go together.
 
 Sizes carry CUTLASS's and cuDNN's letters: an input (N, C_in, H, W), a filter (C_out, C_in / groups, R, S), an output
 (N, C_out, P, Q). Spatial quantities are tuples with one entry an axis, so that nothing here counts on two of them.
-Errors are torch's for the same mistake: RuntimeError for sizes, TypeError for types, NotImplementedError for dtypes.
+Errors are torch's: RuntimeError.
 """
 
 import dataclasses
 import math
-import operator
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import torch
-from torch.autograd import forward_ad
 
-Sizes = tuple[int, ...]
+from tritonconv.checks import Sizes
+
 Ints = Sequence[int]
-
-Algorithm = Literal["auto", "direct", "im2col", "implicit_gemm"]
-ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# A kernel counts on to the end of its last tile, of at most 2**20 elements.
-MAX_OFFSET_32 = 2**31 - 2**20 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,127 +121,10 @@ class PoolProblem:
         return 255 if self.window.taps <= 255 else self.window.taps
 
 
-def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
-    """One entry an axis from an integer, a sequence of one, or a sequence of `rank`."""
-    is_array = getattr(value, "ndim", 0) > 0  # of numpy, or a tensor
-    is_several = is_array or (isinstance(value, Sequence) and not isinstance(value, str))
-    values: Any = value if is_several else (value,)
-    try:
-        values = tuple(map(as_integer, values))
-    except TypeError as error:
-        expected = f"an integer or a tuple of {rank} integers"
-        raise TypeError(f"{name} must be {expected}, but got {name}={value!r}") from error
-    if len(values) == 1:
-        values = (values[0],) * rank
-    if len(values) != rank:
-        raise RuntimeError(
-            f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
-            f"dimensions, but got {name}={list(values)}"
-        )
-    return values
-
-
-def as_integer(value: Any) -> int:
-    """What Python can index with, as an int: numpy's integers and tensors of one are, booleans are not, as in torch.
-
-    Raises:
-        TypeError: anything else.
-    """
-    if type(value) is int or isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]
-    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
-        raise TypeError(f"expected an integer, but got {value!r}")
-    return operator.index(value)
-
-
 def _require_least(name: str, values: Sequence[int], least: int) -> None:
     if min(values) < least:
         word = "negative" if least == 0 else "non-positive"
         raise RuntimeError(f"{word} {name} is not supported, but got {name}={list(values)}")
-
-
-def as_padding(padding: int | str | Sequence[int], filter_size: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """Padding before and after each axis, flat; 'same' puts the odd element after, as torch does."""
-    rank = len(filter_size)
-    if isinstance(padding, str) and padding == "valid":
-        return (0,) * (2 * rank)
-    if isinstance(padding, str) and padding == "same":
-        if any(s != 1 for s in stride):
-            raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
-        total = [d * (r - 1) for d, r in zip(dilation, filter_size, strict=True)]
-        return tuple(pad for t in total for pad in (t // 2, t - t // 2))
-    if isinstance(padding, str):
-        raise RuntimeError(f"Invalid padding string: {padding!r}, expected 'valid' or 'same'")
-    return tuple(pad for p in as_sizes("padding", padding, rank) for pad in (p, p))
-
-
-def require_batch(operator: str, x: torch.Tensor, rank: int) -> tuple[torch.Tensor, bool]:
-    """(N, C, ...) from an input that may lack N, and whether it lacked it."""
-    require_tensor(operator, "input", x)
-    if x.dim() not in (rank + 1, rank + 2):
-        raise RuntimeError(
-            f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {operator}, "
-            f"but got input of size: {list(x.shape)}"
-        )
-    unbatched = x.dim() == rank + 1
-    return (x.unsqueeze(0) if unbatched else x), unbatched
-
-
-def require_tensor(operator: str, name: str, value: object) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{operator}(): argument '{name}' must be Tensor, not {type(value).__name__}")
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
-        raise NotImplementedError(f"{operator}(): forward-mode differentiation is not implemented, but {name} is dual")
-
-
-def as_count(operator: str, name: str, value: object) -> int:
-    try:
-        return as_integer(value)
-    except TypeError as error:
-        raise TypeError(f"{operator}(): argument '{name}' must be int, but got {name}={value!r}") from error
-
-
-def require_filter(operator: str, w: torch.Tensor, rank: int) -> None:
-    require_tensor(operator, "weight", w)
-    if w.dim() != rank + 2:
-        raise RuntimeError(f"Expected weight of {rank + 2} dimensions, but got weight of size {list(w.shape)}")
-
-
-def require_algorithm(algorithm: str) -> None:
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, but got algorithm={algorithm!r}")
-
-
-def require_activation(activation: str | None, known: Collection[str], none: bool = False) -> None:
-    if activation not in known and not (none and activation is None):
-        names = ", ".join(map(repr, known))
-        raise ValueError(f"activation must be one of {names}{', None' * none}, but got activation={activation!r}")
-
-
-def require_tensors(operator: str, **tensors: torch.Tensor | None) -> None:
-    """One supported dtype and one device for all; the first names what the others must be."""
-    given = [(name, t) for name, t in tensors.items() if t is not None]
-    first_name, first = given[0]
-    if first.dtype not in DTYPES:
-        raise NotImplementedError(
-            f'"{operator}" not implemented for {first.dtype}: expected {first_name} in float16, bfloat16, float32 or '
-            "float64"
-        )
-    for name, t in given[1:]:
-        if t.device != first.device:
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{first.device} ({first_name}) and {t.device} ({name})!"
-            )
-        if t.dtype != first.dtype:
-            raise RuntimeError(
-                f"{first_name} type ({first.dtype}) and {name} type ({t.dtype}) should be the same in {operator}"
-            )
-
-
-def require_shape(name: str, t: torch.Tensor, shape: Sequence[int]) -> None:
-    if tuple(t.shape) != tuple(shape):
-        raise RuntimeError(f"expected {name} of size {list(shape)}, but got {name} of size {list(t.shape)}")
 
 
 def _require_groups(groups: int, w_shape: Ints) -> None:
@@ -501,38 +376,3 @@ def lp_problem(x_shape: Ints, norm: float, kernel: Ints, stride: Ints, ceil_mode
 
 def _by(sizes: Sequence[int]) -> str:
     return " x ".join(str(s) for s in sizes)
-
-
-def memory_format(channels_last: bool, dim: int) -> torch.memory_format:
-    """The memory format of a tensor with `dim` axes; three have but one."""
-    if not channels_last or dim not in (4, 5):
-        return torch.contiguous_format
-    return torch.channels_last if dim == 4 else torch.channels_last_3d
-
-
-def is_channels_last(*tensors: torch.Tensor) -> bool:
-    """Whether the strides of any tensor say so, torch's rule for convolution and pooling alike."""
-    return any(map(_has_channels_last_strides, tensors))
-
-
-def _has_channels_last_strides(t: torch.Tensor) -> bool:
-    """Source: is_channels_last_strides_2d in torch's c10/core/MemoryFormat.h; ambiguous strides count as contiguous."""
-    if t.dim() not in (4, 5) or t.stride(1) == 0:
-        return False
-    least = 0
-    for axis in (1, *range(t.dim() - 1, 1, -1), 0):
-        size, stride = t.shape[axis], t.stride(axis)
-        if size == 0 or stride < least or (axis == 0 and least == t.stride(1)):
-            return False
-        least = stride * max(size, 1)
-    return True
-
-
-def needs_int64(*tensors: torch.Tensor | None) -> bool:
-    """Whether an offset into a tensor, or a count of its elements, leaves 32 bits."""
-    for t in tensors:
-        if t is not None:
-            reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-            if max(reach, t.numel()) > MAX_OFFSET_32:
-                return True
-    return False

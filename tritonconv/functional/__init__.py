@@ -2,6 +2,7 @@
 
 import torch.fx
 
+from tritonconv.checks import Algorithm as Algorithm  # what `algorithm=` takes
 from tritonconv.functional.activation import relu
 from tritonconv.functional.conv import (
     conv1d,
@@ -32,7 +33,6 @@ from tritonconv.functional.pool import (
     max_pool3d,
 )
 from tritonconv.functional.resample import interpolate, upsample, upsample_bilinear, upsample_nearest
-from tritonconv.problems import Algorithm as Algorithm  # what `algorithm=` takes
 
 __all__ = [
     "adaptive_avg_pool1d",

@@ -2,8 +2,8 @@
 
 import torch
 
+from tritonconv.checks import require_tensor
 from tritonconv.ops import operators
-from tritonconv.problems import require_tensor
 
 
 def relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tritonconv.problems import Sizes, as_sizes
+from tritonconv.checks import Sizes, as_sizes
 
 IntOrInts = int | Sequence[int]
 

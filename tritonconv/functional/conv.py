@@ -4,18 +4,10 @@ from typing import Any
 
 import torch
 
+from tritonconv.checks import Algorithm, as_count, as_padding, as_sizes, require_batch, require_filter, require_tensor
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import (
-    Algorithm,
-    as_count,
-    as_padding,
-    as_sizes,
-    require_batch,
-    require_filter,
-    require_tensor,
-    transposed_size,
-)
+from tritonconv.problems import transposed_size
 
 
 def conv1d(

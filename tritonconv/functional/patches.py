@@ -2,9 +2,10 @@
 
 import torch
 
+from tritonconv.checks import Sizes, as_sizes, require_batch
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import Sizes, as_sizes, fold_problem, require_batch
+from tritonconv.problems import fold_problem
 
 
 def unfold(

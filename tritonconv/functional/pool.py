@@ -5,9 +5,9 @@ from typing import Any, Literal, Protocol, overload
 
 import torch
 
+from tritonconv.checks import Sizes, as_sizes, require_batch
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
-from tritonconv.problems import Sizes, as_sizes, require_batch
 
 
 class _MaxPool(Protocol):

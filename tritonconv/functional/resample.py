@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from tritonconv.checks import as_integer, require_tensor
 from tritonconv.functional.arguments import IntOrInts
 from tritonconv.ops import operators
-from tritonconv.problems import as_integer, require_tensor
 
 # The modes by the number of axes, and what the tables call them.
 MODES: dict[str, tuple[tuple[int, ...], str]] = {

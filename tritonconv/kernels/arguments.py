@@ -1,13 +1,17 @@
 """Launch arguments that every algorithm shares: sizes and constants of a problem, by the kernels' names."""
 
+import math
 from typing import Any
 
 import torch
+import triton
 import triton.language as tl
 
+from tritonconv import tuning
 from tritonconv.kernels import grid
 from tritonconv.kernels.epilogue import Activation
-from tritonconv.problems import ConvProblem, PoolProblem, needs_int64
+from tritonconv.layouts import needs_int64
+from tritonconv.problems import ConvProblem, PoolProblem
 
 
 def convolution(problem: ConvProblem) -> dict[str, Any]:
@@ -32,6 +36,14 @@ def epilogue(problem: ConvProblem, activation: Activation | None, pool: PoolProb
         "ACTIVATION": None if activation is None else activation.function,
         "PASSES": None if activation is None or pool is None else activation.passes,
     }
+
+
+def tiled(operator: str, t: torch.Tensor, pool: PoolProblem | None = None) -> tuple[int, dict[str, Any]]:
+    """Programs that each take BLOCK_M pixels × BLOCK_N channels of `t`; and that tile with `t`'s N and C."""
+    pixels = t.shape[0] * math.prod(t.shape[2:])
+    tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
+    programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"])
+    return programs, {"N": t.shape[0], "C": t.shape[1], **tile}
 
 
 def numerics(x: torch.Tensor, *tensors: torch.Tensor | None) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
 from tritonconv.kernels.epilogue import Activation
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.problems import ConvProblem, PoolProblem, is_channels_last, memory_format
+from tritonconv.layouts import is_channels_last, memory_format
+from tritonconv.problems import ConvProblem, PoolProblem
 
 
 @jit

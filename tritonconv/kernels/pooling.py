@@ -9,17 +9,14 @@ Backward gathers: each input pixel looks into the windows that reach it, so no t
 The tile is pixels × channels; any strides. Source: torch.nn.functional.max_pool2d, avg_pool2d and lp_pool2d.
 """
 
-import math
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 
-from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.arguments import numerics, tiled
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.problems import PoolProblem
 
@@ -188,10 +185,8 @@ def max_pool_gather_kernel(
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
 
 
-def _sizes(t: torch.Tensor, pool: PoolProblem) -> dict[str, Any]:
+def _sizes(pool: PoolProblem) -> dict[str, Any]:
     return {
-        "N": t.shape[0],
-        "C": t.shape[1],
         "in_size": grid.three(pool.input_size),
         "out_size": grid.three(pool.output_size),
         "WINDOW": grid.window(pool),
@@ -199,19 +194,12 @@ def _sizes(t: torch.Tensor, pool: PoolProblem) -> dict[str, Any]:
     }
 
 
-def _grid(operator: str, t: torch.Tensor, pool: PoolProblem) -> tuple[int, tuning.Tile]:
-    """Programs, and the tile of one: BLOCK_M pixels × BLOCK_N channels of `t`."""
-    pixels = t.shape[0] * math.prod(t.shape[2:])
-    tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
-    return triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"]), tile
-
-
 def pool_forward(
     x: torch.Tensor, y: torch.Tensor, argmax: torch.Tensor | None, index: torch.Tensor | None, pool: PoolProblem
 ) -> None:
     """Fill y, and of a maximum the argmax and int64 indices into the plane where they are given, strided as y."""
     if y.numel() > 0:
-        programs, tile = _grid("pool_forward", y, pool)
+        programs, tile = tiled("pool_forward", y, pool)
         pool_forward_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
@@ -219,7 +207,7 @@ def pool_forward(
             y_stride=grid.strides(y),
             argmax_ptr=argmax,
             index_ptr=index,
-            **_sizes(x, pool),
+            **_sizes(pool),
             REDUCTION=pool.reduction,
             DIVISOR=pool.divisor,
             NORM=pool.norm,
@@ -234,7 +222,7 @@ def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tenso
     The gradient of a norm is xᵖ⁻¹ · taps · that of an average, of dy · y¹⁻ᵖ.
     """
     if dx.numel() > 0:
-        programs, tile = _grid("pool_backward", dx, pool)
+        programs, tile = tiled("pool_backward", dx, pool)
         pool_backward_kernel[(programs,)](
             dy_ptr=dy,
             dy_stride=grid.strides(dy),
@@ -242,7 +230,7 @@ def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tenso
             argmax_stride=None if argmax is None else grid.strides(argmax),
             dx_ptr=dx,
             dx_stride=grid.strides(dx),
-            **_sizes(dx, pool),
+            **_sizes(pool),
             DIVISOR=pool.divisor,
             **numerics(dy, dy, argmax, dx),
             **tile,
@@ -252,7 +240,7 @@ def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tenso
 def max_pool_gather(x: torch.Tensor, argmax: torch.Tensor, y: torch.Tensor, pool: PoolProblem) -> None:
     """Fill y, (N, C, P, Q), with x at each window's argmax."""
     if y.numel() > 0:
-        programs, tile = _grid("max_pool_gather", y, pool)
+        programs, tile = tiled("max_pool_gather", y, pool)
         max_pool_gather_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
@@ -260,7 +248,7 @@ def max_pool_gather(x: torch.Tensor, argmax: torch.Tensor, y: torch.Tensor, pool
             argmax_stride=grid.strides(argmax),
             y_ptr=y,
             y_stride=grid.strides(y),
-            **_sizes(x, pool),
+            **_sizes(pool),
             OFFSET=numerics(x, x, argmax, y)["OFFSET"],
             **tile,
         )

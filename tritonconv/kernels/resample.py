@@ -13,16 +13,14 @@ import math
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 
-from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.arguments import numerics, tiled
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.kernels.tables import Table, joined
-from tritonconv.problems import memory_format
+from tritonconv.layouts import memory_format
 
 # Terms of one pixel, over all axes, from which on an axis at a time is cheaper than all at once.
 SEPARATE_FROM = 32
@@ -185,7 +183,7 @@ def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
 
 def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
     index, weight = joined(_three(axes), y.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
-    programs, tile = _grid("resample", y)
+    programs, tile = tiled("resample", y)
     resample_kernel[(programs,)](
         x_ptr=x,
         x_stride=grid.strides(x),
@@ -193,8 +191,6 @@ def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
         weight_ptr=weight,
         y_ptr=y,
         y_stride=grid.strides(y),
-        N=y.shape[0],
-        C=y.shape[1],
         out_size=grid.three(y.shape[2:]),
         **_terms(axes),
         **numerics(x, x, index, weight, y),
@@ -206,7 +202,7 @@ def adaptive_max(x: torch.Tensor, y: torch.Tensor, place: torch.Tensor, axes: tu
     """Fill y and, strided like it, the number of each maximum in its image."""
     if y.numel() > 0:
         index, _ = joined(_three(axes), y.device, torch.float32)
-        programs, tile = _grid("adaptive_max", y)
+        programs, tile = tiled("adaptive_max", y)
         adaptive_max_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
@@ -214,8 +210,6 @@ def adaptive_max(x: torch.Tensor, y: torch.Tensor, place: torch.Tensor, axes: tu
             y_ptr=y,
             y_stride=grid.strides(y),
             place_ptr=place,
-            N=y.shape[0],
-            C=y.shape[1],
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             **_terms(axes),
@@ -228,7 +222,7 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
     """Fill dx: of each pixel, the dy of the windows whose maximum it was. The tables are turned round."""
     if dx.numel() > 0:
         index, _ = joined(_three(axes), dx.device, torch.float32)
-        programs, tile = _grid("adaptive_max_backward", dx)
+        programs, tile = tiled("adaptive_max_backward", dx)
         adaptive_max_backward_kernel[(programs,)](
             dy_ptr=dy,
             dy_stride=grid.strides(dy),
@@ -237,8 +231,6 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
             index_ptr=index,
             dx_ptr=dx,
             dx_stride=grid.strides(dx),
-            N=dx.shape[0],
-            C=dx.shape[1],
             in_size=grid.three(dx.shape[2:]),
             **_terms(axes),
             **numerics(dy, dy, place, index, dx),
@@ -249,7 +241,7 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
 def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
     """Fill y with x at the places, numbered in each image."""
     if y.numel() > 0:
-        programs, tile = _grid("gather", y)
+        programs, tile = tiled("gather", y)
         gather_kernel[(programs,)](
             x_ptr=x,
             x_stride=grid.strides(x),
@@ -257,8 +249,6 @@ def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
             place_stride=grid.strides(place),
             y_ptr=y,
             y_stride=grid.strides(y),
-            N=y.shape[0],
-            C=y.shape[1],
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             OFFSET=numerics(x, x, place, y)["OFFSET"],
@@ -273,10 +263,3 @@ def _three(axes: tuple[Table, ...]) -> tuple[Table, ...]:
 def _terms(axes: tuple[Table, ...]) -> dict[str, Any]:
     terms = tuple(axis.terms for axis in _three(axes))
     return {"TERMS": terms, "ALL": math.prod(max(t, 1) for t in terms)}
-
-
-def _grid(operator: str, t: torch.Tensor) -> tuple[int, tuning.Tile]:
-    """Programs, and the tile of one: BLOCK_M pixels × BLOCK_N channels of `t`."""
-    pixels = t.shape[0] * math.prod(t.shape[2:])
-    tile = tuning.pick(operator, t, None, pixels=pixels, channels=t.shape[1])
-    return triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"]), tile

@@ -7,7 +7,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.problems import needs_int64
+from tritonconv.layouts import needs_int64
 
 
 @jit

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from tritonconv import functional
+from tritonconv.checks import Algorithm, require_algorithm
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.functional.conv import convolve
 from tritonconv.nn.ours import Ours
-from tritonconv.problems import Algorithm, require_algorithm
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

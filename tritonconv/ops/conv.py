@@ -17,19 +17,11 @@ import torch
 from torch.utils.flop_counter import conv_flop_count
 
 from tritonconv import tuning
+from tritonconv.checks import require_activation, require_algorithm, require_shape, require_tensors
 from tritonconv.kernels import direct, im2col, implicit_gemm
 from tritonconv.kernels.epilogue import ACTIVATIONS, Activation
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import (
-    ConvProblem,
-    PoolProblem,
-    conv_problem,
-    pool_problem,
-    require_activation,
-    require_algorithm,
-    require_shape,
-    require_tensors,
-)
+from tritonconv.problems import ConvProblem, PoolProblem, conv_problem, pool_problem
 
 
 class Algorithm(NamedTuple):

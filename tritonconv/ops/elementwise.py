@@ -2,10 +2,10 @@
 
 import torch
 
+from tritonconv.checks import require_activation, require_shape, require_tensors
 from tritonconv.kernels import elementwise
 from tritonconv.kernels.epilogue import ACTIVATIONS
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import require_activation, require_shape, require_tensors
 
 
 @register

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from tritonconv.problems import is_channels_last, memory_format
+from tritonconv.layouts import is_channels_last, memory_format
 
 Tensors = tuple[torch.Tensor, ...]
 Grads = tuple[torch.Tensor | None, ...]

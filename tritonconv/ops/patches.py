@@ -2,9 +2,10 @@
 
 import torch
 
+from tritonconv.checks import require_tensors
 from tritonconv.kernels import im2col
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import ConvProblem, fold_problem, require_tensors, unfold_problem
+from tritonconv.problems import ConvProblem, fold_problem, unfold_problem
 
 PATCH = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 

@@ -10,18 +10,11 @@ from typing import Any
 
 import torch
 
+from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import pooling, resample
 from tritonconv.kernels.tables import Table, tables
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import (
-    PoolProblem,
-    average_problem,
-    covered_problem,
-    lp_problem,
-    pool_problem,
-    require_shape,
-    require_tensors,
-)
+from tritonconv.problems import PoolProblem, average_problem, covered_problem, lp_problem, pool_problem
 
 WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 AVERAGE = "int[] kernel, int[] stride, int[] padding, bool ceil_mode, bool count_include_pad, int? divisor"

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from tritonconv.checks import require_tensors
 from tritonconv.kernels import resample
 from tritonconv.kernels.tables import Table, tables
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
-from tritonconv.problems import require_tensors
 
 HOW = "str mode, float[] scales, bool align_corners, bool antialias"
 

@@ -9,7 +9,8 @@ import math
 import torch
 from triton import next_power_of_2
 
-from tritonconv.problems import ALGORITHMS, ConvProblem
+from tritonconv.checks import ALGORITHMS
+from tritonconv.problems import ConvProblem
 from tritonconv.tuning.choices import built_in_algorithm
 from tritonconv.tuning.device import architecture
 from tritonconv.tuning.reasons import Asked, Tile

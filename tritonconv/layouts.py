@@ -1,0 +1,41 @@
+"""How a tensor lies in memory: its memory format by torch's rules, and whether offsets into it leave 32 bits."""
+
+import torch
+
+# A kernel counts on to the end of its last tile, of at most 2**20 elements.
+MAX_OFFSET_32 = 2**31 - 2**20 - 1
+
+
+def memory_format(channels_last: bool, dim: int) -> torch.memory_format:
+    """The memory format of a tensor with `dim` axes; three have but one."""
+    if not channels_last or dim not in (4, 5):
+        return torch.contiguous_format
+    return torch.channels_last if dim == 4 else torch.channels_last_3d
+
+
+def is_channels_last(*tensors: torch.Tensor) -> bool:
+    """Whether the strides of any tensor say so, torch's rule for convolution and pooling alike."""
+    return any(map(_has_channels_last_strides, tensors))
+
+
+def _has_channels_last_strides(t: torch.Tensor) -> bool:
+    """Source: is_channels_last_strides_2d in torch's c10/core/MemoryFormat.h; ambiguous strides count as contiguous."""
+    if t.dim() not in (4, 5) or t.stride(1) == 0:
+        return False
+    least = 0
+    for axis in (1, *range(t.dim() - 1, 1, -1), 0):
+        size, stride = t.shape[axis], t.stride(axis)
+        if size == 0 or stride < least or (axis == 0 and least == t.stride(1)):
+            return False
+        least = stride * max(size, 1)
+    return True
+
+
+def needs_int64(*tensors: torch.Tensor | None) -> bool:
+    """Whether an offset into a tensor, or a count of its elements, leaves 32 bits."""
+    for t in tensors:
+        if t is not None:
+            reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+            if max(reach, t.numel()) > MAX_OFFSET_32:
+                return True
+    return False
