@@ -89,7 +89,7 @@ class ConvertReport:
 
 
 def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None = None) -> ConvertReport:
-    """Put the convolutions, max poolings, ReLU, Unfold and Fold layers of `model` on tritonconv's kernels, in place.
+    """Put the layers of `model` that tritonconv.nn has on tritonconv's kernels, in place: convolutions, pooling, ...
 
     Swapped are objects whose class is exactly torch.nn's; subclasses, parametrized, lazy, quantized and scripted ones
     are left. Each stays the layer it was, with its name, hooks and parameters: optimizers go on. A layer for which
