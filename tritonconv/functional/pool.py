@@ -178,7 +178,7 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> torch.Tensor:
-    """avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); the output is contiguous, as torch's.
+    """avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
 
     Source: torch.nn.functional.avg_pool3d.
     """
@@ -238,7 +238,7 @@ def lp_pool3d(
     stride: IntOrInts | None = None,
     ceil_mode: bool = False,
 ) -> torch.Tensor:
-    """lp_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); the output is contiguous, as torch's.
+    """lp_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
 
     Source: torch.nn.functional.lp_pool3d.
     """
@@ -274,7 +274,7 @@ def adaptive_avg_pool2d(input: torch.Tensor, output_size: IntOrInts | Sequence[i
 
 
 def adaptive_avg_pool3d(input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None) -> torch.Tensor:
-    """adaptive_avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); the output is contiguous, as torch's.
+    """adaptive_avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
 
     Source: torch.nn.functional.adaptive_avg_pool3d.
     """
@@ -312,7 +312,7 @@ def adaptive_max_pool2d(
 def adaptive_max_pool3d(
     input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None, return_indices: bool = False
 ) -> Any:
-    """adaptive_max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); the output is contiguous, as torch's.
+    """adaptive_max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
 
     Source: torch.nn.functional.adaptive_max_pool3d.
     """
