@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import ALGORITHMS, Case
-from torch.autograd import forward_ad
 
 from tritonconv import functional as TF
 
@@ -211,31 +210,3 @@ def test_second_gradients_keep_the_memory_format(chain, channels_last, which, de
     gradients = [torch.rand_like(t) for t in tensors]
     for t in second_gradients(CHAINS[chain][0], tensors, dy, gradients):
         assert t.dim() == 1 or t.is_contiguous(memory_format=layout)
-
-
-# --- forward mode ---
-
-FUNCTIONS = {
-    "conv2d": lambda x, w: TF.conv2d(x, w),
-    "conv_transpose2d": lambda x, w: TF.conv_transpose2d(x, w.transpose(0, 1)),
-    "conv2d_bias_relu": lambda x, w: TF.conv2d_bias_relu(x, w),
-    "conv2d_bias_relu_max_pool2d": lambda x, w: TF.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2),
-    "max_pool2d": lambda x, w: TF.max_pool2d(x, 2),
-    "avg_pool2d": lambda x, w: TF.avg_pool2d(x, 2),
-    "lp_pool2d": lambda x, w: TF.lp_pool2d(x, 2, 2),
-    "adaptive_avg_pool2d": lambda x, w: TF.adaptive_avg_pool2d(x, 2),
-    "adaptive_max_pool2d": lambda x, w: TF.adaptive_max_pool2d(x, 2),
-    "interpolate": lambda x, w: TF.interpolate(x, 2),
-    "relu": lambda x, w: TF.relu(x),
-    "unfold": lambda x, w: TF.unfold(x, 2),
-    "fold": lambda x, w: TF.fold(x.flatten(2), (5, 6), (2, 1)),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its own forward rules
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-def test_forward_mode_is_refused(function, device):
-    """A tangent that is dropped in silence would be a zero derivative."""
-    x, w = torch.rand(1, 4, 4, 6, device=device), torch.rand(2, 4, 2, 2, device=device)
-    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
-        function(forward_ad.make_dual(x, torch.ones_like(x)), w)

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch.autograd import forward_ad
 
 Sizes = tuple[int, ...]
 Algorithm = Literal["auto", "direct", "im2col", "implicit_gemm"]
@@ -80,8 +79,6 @@ def require_batch(operator: str, x: torch.Tensor, rank: int) -> tuple[torch.Tens
 def require_tensor(operator: str, name: str, value: object) -> None:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{operator}(): argument '{name}' must be Tensor, not {type(value).__name__}")
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
-        raise NotImplementedError(f"{operator}(): forward-mode differentiation is not implemented, but {name} is dual")
 
 
 def as_count(operator: str, name: str, value: object) -> int:

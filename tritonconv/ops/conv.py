@@ -10,7 +10,7 @@ dx = dgrad(dy, w), dw = wgrad(dy, x), and g the gradient that arrives:
 | wgrad | dy, x | conv(x, g), dgrad(dy, g) |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +81,18 @@ class _Convolution(Operator):
             db = dy.sum((0, *range(2, dy.dim())))
         return dx, dw, db if self.needs["b"] else None
 
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        """Each is linear in two tensors; a bias goes with the second, of zeros where it does not change."""
+        b = given.pop("b", None)
+        (one, d_one), (two, d_two) = given.items()
+        if b is not None and d_two is None:
+            d_two = torch.zeros_like(getattr(self, two))
+        values = vars(self) | {"b": None, "activation": None}
+        terms = [] if d_one is None else [self.call(values | {one: d_one})]
+        if d_two is not None:
+            terms.append(self.call(values | {two: d_two, "b": b}))
+        return (sum(terms[1:], terms[0]),)
+
     def adjoint_gradients(self, name: str, g: torch.Tensor, channels_last: bool | None) -> Grads:
         """The gradients of dgrad(t, w) by t, the argument of that name, and by w, each only if asked for."""
         d_t = d_w = None
@@ -90,6 +102,12 @@ class _Convolution(Operator):
             last = (False, self.channels_last, self.algorithm)
             d_w, _ = operators.convolution_wgrad(getattr(self, name), g, self.shapes["w"][2:], *self.window, *last)
         return d_t, d_w
+
+    def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
+        """With a batch of filters, channels; else images."""
+        if {"w", "b"}.isdisjoint(batched):
+            return None if name in ("w", "b") else 0
+        return int(name not in ("w", "b"))
 
     def flops(self) -> int:
         problem = self.problem()
@@ -124,6 +142,10 @@ class Conv(_Convolution):
         if self.activation:
             dy = operators.activate_backward(dy, self.y, self.activation)
         return self.gradients(dy)
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        (t,) = super().tangents(**given)
+        return (operators.activate_backward(t, self.y, self.activation) if self.activation else t,)
 
 
 @register
@@ -232,6 +254,14 @@ class ConvWgrad(_Convolution):
             d_x = operators.convolution_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)
         return d_dy, d_x
 
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        dy, x = given["dy"], given["x"]
+        dw, db = self.call(vars(self) | {"dy": torch.zeros_like(self.dy) if dy is None else dy})
+        return dw if x is None else dw + self.call(vars(self) | {"x": x, "bias": False})[0], db
+
+    def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
+        return int(name in ("dy", "x"))
+
 
 @register
 class ConvMaxPool(_Convolution):
@@ -273,3 +303,10 @@ class ConvMaxPool(_Convolution):
         size = conv_problem(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
         dy = operators.max_pool_backward(gradients[0], self.argmax, size, *self.pool, self.channels_last)
         return self.gradients(dy)
+
+    def is_linked(self) -> bool:
+        return True
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        (t,) = Conv(**vars(self) | {"activation": None}).tangents(**given)
+        return (operators.max_pool_gather(t, self.argmax, *self.pool, self.channels_last),)

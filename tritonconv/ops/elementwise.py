@@ -13,6 +13,7 @@ class Activate(Operator):
     """y = activation(x), elementwise."""
 
     schema = "activate(Tensor x, str activation) -> Tensor y"
+    is_elementwise = True
 
     def problem(self) -> None:
         require_activation(self.activation, ACTIVATIONS)
@@ -31,12 +32,16 @@ class Activate(Operator):
         (dy,) = gradients
         return (operators.activate_backward(dy, getattr(self, *self.saved()), self.activation),)
 
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        return self.backward(given["x"])  # type: ignore[arg-type]
+
 
 @register
 class ActivateBackward(Operator):
     """dx, from dy and from what the activation saved, its input or its output."""
 
     schema = "activate_backward(Tensor dy, Tensor x_or_y, str activation) -> Tensor dx"
+    is_elementwise = True
 
     def problem(self) -> None:
         require_activation(self.activation, ACTIVATIONS)
@@ -56,3 +61,7 @@ class ActivateBackward(Operator):
         if ACTIVATIONS[self.activation].passes is None:
             raise NotImplementedError(f"the second derivative of {self.activation} is not implemented")
         return operators.activate_backward(*gradients, self.x_or_y, self.activation), None
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        (dx, _) = self.backward(torch.zeros_like(self.x_or_y) if given["dy"] is None else given["dy"])
+        return (dx,)

@@ -1,8 +1,9 @@
-"""What an operator is, and its registration with torch.library: schema, implementation, fake, derivative, autocast.
+"""What an operator is, and its registration: schema, implementation, fake, derivatives, batching, autocast.
 
 Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
-its own, and computes only the gradients asked for. Schemas have no rank: images have one to three axes, and lists an
-entry for each, in elements. `padding` of a convolution or a patch is flat, before and after each axis: [top, bottom,
+its own, and computes only the gradients asked for; so are tangents, of forward mode. torch.vmap merges its batch into
+an axis that the operator has already, and runs it once. Schemas have no rank: images have one to three axes, and lists
+an entry for each, in elements. `padding` of a convolution or a patch is flat, before and after each axis: [top, bottom,
 left, right]. An argmax is what backward needs to know of a pooled output (kernels/pooling.py).
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import flop_registry
 
 from tritonconv.layouts import is_channels_last, memory_format
@@ -30,13 +32,18 @@ _libraries.append(_library)
 class Operator:
     """A call of an operator: the arguments by the names of its schema, as attributes.
 
-    Tensor arguments come first in a schema, and its results have names. In `backward` there are the tensors that
-    `saved` names, every argument that is no tensor, the `shapes` of all tensor arguments, and in `needs` whether the
-    gradient of each is wanted.
+    Tensor arguments come first in a schema, and its results have names. In `backward` and `tangents` there are the
+    tensors that `saved` names, every argument that is no tensor, and the `shapes` of all tensor arguments; in
+    `backward` also `needs`, whether the gradient of each is wanted.
     """
 
     schema: ClassVar[str]
+    op: ClassVar[Any]  # torch.ops.tritonconv.NAME.default; below, names in the order of the schema
+    arguments: ClassVar[tuple[str, ...]]
+    tensors: ClassVar[tuple[str, ...]]
+    results: ClassVar[tuple[str, ...]]
     keeps_3d: bool = True  # whether it answers channels_last_3d with channels_last_3d: torch's averages do not
+    is_elementwise: ClassVar[bool] = False  # a batch is another axis
     autocast: ClassVar[bool] = False  # whether it runs in the dtype of an autocast region, as torch's convolutions do
 
     def __init__(self, **values: Any) -> None:
@@ -53,6 +60,10 @@ class Operator:
     def window(self) -> tuple[Any, Any, Any, Any]:
         """What slides over the image, as a pooling or a patch has it."""
         return self.kernel, self.stride, self.padding, self.dilation
+
+    def call(self, values: dict[str, Any]) -> Any:
+        """The results for other values."""
+        return self.op(*map(values.__getitem__, self.arguments))
 
     def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
         """An uninitialised tensor, channels_last where that is an argument and true, or where a tensor argument is."""
@@ -78,72 +89,173 @@ class Operator:
         """The gradients of the tensor arguments, in their order."""
         raise NotImplementedError
 
+    def is_linked(self) -> bool:
+        """Whether the gradient, though it reads no value of the arguments, has gradients by them: zeros, as in torch.
+
+        Else it has none, and a gradient penalty's gradient by the bias before it is "unused".
+        """
+        return False
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        """The tangents of the results from those of the tensor arguments; of a linear operator it is the operator."""
+        return (self.call(vars(self) | {name: t for name, t in given.items() if t is not None}),)
+
+    def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
+        """The axis of a tensor, an argument or a result, that a batch is merged into; None where it takes no part.
+
+        `batched` names the arguments that have the batch. 1 is channels: each of the batch is groups of its own.
+        """
+        return 0
+
     def flops(self) -> int | None:
         """What torch.utils.flop_counter counts for torch's own operator; None for one that it does not count."""
         return None
 
 
+def _several(outputs: Any) -> Tensors:
+    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def _answer(outputs: Any) -> Any:
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
+def _call(kind: type[Operator], values: Any) -> Operator:
+    return kind(**dict(zip(kind.arguments, values, strict=True)))
+
+
+def _below_autograd(op: Any, *values: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*values)
+
+
+def _autograd_function(kind: type[Operator]) -> Any:
+    """The operator for autograd and torch.func. What torch.library.register_autograd makes takes twice as long."""
+    links = ("link",) if kind.is_linked is not Operator.is_linked else ()  # an empty result, which autograd alone sees
+
+    def recalled(ctx: Any, **more: Any) -> Operator:
+        return kind(**ctx.values, **dict(zip(ctx.names, ctx.saved_tensors, strict=True)), **more)
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*values: Any) -> Any:
+            outputs = _several(_below_autograd(kind.op, *values))
+            return _answer((*outputs, *(outputs[0].new_empty(0) for _ in links)))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+            asked = _call(kind, inputs)
+            tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
+            ctx.values = {key: value for key, value in vars(asked).items() if key not in tensors}
+            ctx.values["channels_last"] = asked.channels_last
+            ctx.values["shapes"] = {key: t.shape for key, t in tensors.items()}
+            ctx.names = (*asked.saved(), *links)
+            tensors |= zip((*kind.results, *links), _several(output), strict=True)
+            kept = [tensors[key] for key in ctx.names]
+            ctx.save_for_backward(*kept)
+            ctx.save_for_forward(*kept)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> Grads:
+            asked = recalled(ctx, needs=dict(zip(kind.arguments, ctx.needs_input_grad, strict=True)))
+            grads = asked.backward(*gradients[: len(kind.results)])
+            if asked.is_linked() and torch.is_grad_enabled():
+                grads = tuple(None if g is None else g + asked.link.sum() for g in grads)
+            return *grads, *(None,) * (len(kind.arguments) - len(grads))
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: torch.Tensor | None) -> Any:
+            asked = recalled(ctx)
+            found = asked.tangents(**dict(zip(kind.tensors, tangents, strict=False)))
+            rest = (None,) * (len(kind.results) - len(found))
+            return _answer((*found, *rest, *(asked.link.detach() for _ in links)))
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple, *values: Any) -> Any:
+            asked, size = _call(kind, values), info.batch_size
+            inputs, dims = (dict(zip(kind.arguments, each, strict=True)) for each in (values, in_dims))
+            batched = [key for key in kind.tensors if dims[key] is not None]
+            axes = {key: asked.batch_axis(key, batched) for key in (*kind.tensors, *kind.results)}
+            for key in kind.tensors:
+                t, dim, axis = inputs[key], dims[key], axes[key]
+                if t is not None and axis is not None:
+                    t = t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+                    inputs[key] = t if kind.is_elementwise else t.movedim(0, axis).flatten(axis, axis + 1)
+            if 1 in axes.values():
+                inputs["groups"] *= size
+            outputs, out_dims = _several(asked.call(inputs)), [axes[key] or 0 for key in kind.results]
+            if not kind.is_elementwise:
+                places = zip(out_dims, outputs, strict=True)
+                outputs = tuple(t.unflatten(axis, (size, t.shape[axis] // size)) for axis, t in places)
+            return _answer((*outputs, *(outputs[0].new_empty(0) for _ in links))), _answer(
+                (*out_dims, *(None for _ in links))
+            )
+
+    return type(kind.__name__, (Function,), {"__module__": kind.__module__})
+
+
 def register(kind: type[Operator]) -> type[Operator]:
-    """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, and for autograd."""
+    """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, for autograd and torch.func."""
     name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
-    schema = getattr(operators, name).default._schema
-    arguments = [argument.name for argument in schema.arguments]
-    results = [result.name for result in schema.returns]
-
-    def call(*values: Any) -> Operator:
-        return kind(**dict(zip(arguments, values, strict=True)))
-
-    def answer(outputs: Tensors) -> Any:
-        return outputs if len(outputs) > 1 else outputs[0]
+    kind.op = getattr(operators, name).default
+    schema = kind.op._schema
+    kind.arguments = tuple(argument.name for argument in schema.arguments)
+    kind.tensors = tuple(argument.name for argument in schema.arguments if "Tensor" in str(argument.type))
+    kind.results = tuple(result.name for result in schema.returns)
+    function = _autograd_function(kind)
 
     def run(*values: Any) -> Any:
-        asked = call(*values)
+        asked = _call(kind, values)
         problem = asked.problem()
         outputs = asked.outputs(problem)
         asked.run(problem, *outputs)
-        return answer(outputs)
+        return _answer(outputs)
 
     def fake(*values: Any) -> Any:
-        asked = call(*values)
-        return answer(asked.outputs(asked.problem()))
+        asked = _call(kind, values)
+        return _answer(asked.outputs(asked.problem()))
 
-    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        asked, outputs = call(*inputs), (output,) if isinstance(output, torch.Tensor) else output
-        tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
-        ctx.values = {key: value for key, value in vars(asked).items() if key not in tensors}
-        ctx.values["channels_last"] = asked.channels_last
-        ctx.values["shapes"] = {key: t.shape for key, t in tensors.items()}
-        ctx.names = asked.saved()
-        tensors |= zip(results, outputs, strict=True)
-        ctx.save_for_backward(*map(tensors.__getitem__, ctx.names))
+    def apply(*values: Any) -> Any:
+        return _answer(_several(function.apply(*values))[: len(kind.results)])
 
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Grads:
-        needs = dict(zip(arguments, ctx.needs_input_grad, strict=True))
-        asked = kind(**ctx.values, **dict(zip(ctx.names, ctx.saved_tensors, strict=True)), needs=needs)
-        grads = asked.backward(*gradients)
-        return *grads, *(None,) * (len(arguments) - len(grads))
+    def differentiable(*values: Any) -> Any:
+        is_wanted = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
+        return apply(*values) if is_wanted or forward_ad._current_level >= 0 else _below_autograd(kind.op, *values)
+
+    def transformed(*values: Any) -> Any:
+        return apply(*(_cast(values) if kind.autocast else values))
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)
         if kind.autocast:
             _register_autocast(name, device)
+    _library.impl(name, differentiable, "Autograd")
+    _library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")  # torch.func
     if kind.flops is not Operator.flops:
-        flop_registry[getattr(operators, name)] = lambda *values, out_val: call(*values).flops()
+        flop_registry[getattr(operators, name)] = lambda *values, out_val: _call(kind, values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
-    torch.library.register_autograd(f"tritonconv::{name}", backward, setup_context=setup_context, lib=_library)
     return kind
 
 
-def _register_autocast(name: str, device: str) -> None:
-    key, kind = f"Autocast{device}", device.lower()
+def _cast(values: tuple) -> tuple:
+    """In an autocast region, in its dtype."""
 
     def cast(t: Any) -> Any:
-        eligible = isinstance(t, torch.Tensor) and t.is_floating_point() and t.dtype != torch.float64
-        return t.to(torch.get_autocast_dtype(kind)) if eligible and t.device.type == kind else t
+        if not isinstance(t, torch.Tensor) or not torch.is_autocast_enabled(t.device.type):
+            return t
+        eligible = t.is_floating_point() and t.dtype != torch.float64
+        return t.to(torch.get_autocast_dtype(t.device.type)) if eligible else t
 
-    def run(*args: Any) -> Any:
+    return tuple(map(cast, values))
+
+
+def _register_autocast(name: str, device: str) -> None:
+    key = f"Autocast{device}"
+
+    def run(*values: Any) -> Any:
+        values = _cast(values)  # the guard is how a region is left
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
-            return getattr(operators, name)(*map(cast, args))
+            return getattr(operators, name)(*values)
 
     _library.impl(name, run, key)

@@ -49,6 +49,12 @@ class MaxPool(Operator):
         size = self.shapes["x"][2:]
         return (operators.max_pool_backward(gradients[0], self.argmax, size, *self.window, self.channels_last),)
 
+    def is_linked(self) -> bool:
+        return True
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        return (operators.max_pool_gather(given["x"], self.argmax, *self.window, self.channels_last),)
+
 
 @register
 class MaxPoolBackward(Operator):
@@ -127,6 +133,9 @@ class AveragePool(_Average):
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.pool_forward(self.x, outputs[0], None, None, problem)
 
+    def is_linked(self) -> bool:
+        return True
+
     def backward(self, *gradients: torch.Tensor) -> Grads:
         return (operators.average_pool_backward(*gradients, self.shapes["x"][2:], *self.average, self.channels_last),)
 
@@ -173,16 +182,25 @@ class LpPool(Operator):
     def saved(self) -> tuple[str, ...]:
         return "x", "y"
 
-    def backward(self, *gradients: torch.Tensor) -> Grads:
-        """xᵖ⁻¹ · taps · the average's gradient, of dy · y¹⁻ᵖ; 0 where y is 0, as in torch."""
-        (dy,) = gradients
-        wide = torch.float64 if dy.dtype == torch.float64 else torch.float32  # a power may leave half precision
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor, tuple[Any, ...]]:
+        """Its derivative: times xᵖ⁻¹, the average by that window, times taps · y¹⁻ᵖ; 0 where y is 0, as in torch."""
+        wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32  # a power may leave half precision
         x, y, p = self.x.to(wide), self.y.to(wide), self.norm
-        share = torch.where(y == 0, 0.0, dy.to(wide) * y.masked_fill(y == 0, 1.0) ** (1 - p) * math.prod(self.kernel))
-        padding = (0,) * len(self.kernel)
-        window = (self.kernel, self.stride, padding, self.ceil_mode, True, None)
-        dx = operators.average_pool_backward(share, self.shapes["x"][2:], *window, self.channels_last)
-        return ((dx * x ** (p - 1)).to(dy.dtype),)
+        outer = (y.masked_fill(y == 0, 1.0) ** (1 - p) * math.prod(self.kernel)).masked_fill(y == 0, 0.0)
+        return x ** (p - 1), outer, (self.kernel, self.stride, (0,) * len(self.kernel), self.ceil_mode, True, None)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        (dy,) = gradients
+        inner, outer, average = self.factors()
+        # a window whose norm is 0 gets none, were dy infinite
+        share = torch.where(outer == 0, 0.0, dy.to(outer.dtype) * outer)
+        dx = operators.average_pool_backward(share, self.shapes["x"][2:], *average, self.channels_last)
+        return ((dx * inner).to(dy.dtype),)
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        inner, outer, average = self.factors()
+        t = operators.average_pool(given["x"] * inner, *average)  # type: ignore[operator]
+        return ((t * outer).to(self.y.dtype),)
 
 
 class _Adaptive(Operator):
@@ -218,6 +236,12 @@ class AdaptiveMaxPool(_Adaptive):
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
         return (operators.adaptive_max_pool_backward(gradients[0], self.indices, size, self.channels_last),)
+
+    def is_linked(self) -> bool:
+        return True
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        return (operators.adaptive_max_pool_gather(given["x"], self.indices, self.channels_last),)
 
 
 @register

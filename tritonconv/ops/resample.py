@@ -43,6 +43,9 @@ class Resample(_Resample):
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
         resample.resample(self.x, outputs[0], self.tables(self.x.shape[2:], self.output_size))
 
+    def is_linked(self) -> bool:
+        return self.mode == "area" and any(size != 1 for size in self.output_size)  # of one pixel torch takes the mean
+
     def backward(self, *gradients: torch.Tensor) -> Grads:
         return (operators.resample_backward(*gradients, self.shapes["x"][2:], *self.how, self.channels_last),)
 

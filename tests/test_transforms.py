@@ -1,0 +1,132 @@
+"""torch.func over every layer: forward mode, batching, and any nesting of them; second gradients as torch has them."""
+
+import pytest
+import torch
+from test_layers import build, each_layer
+from torch.utils import _pytree
+
+from tritonconv import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its forward rules
+
+
+def function_of(layer: torch.nn.Module):
+    """The layer's output, a tensor, from its input and its parameters."""
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        answer = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x * 1,))
+        return _pytree.tree_leaves(answer)[0]
+
+    return function
+
+
+def functions(name: str, arguments: dict, shape: tuple, device) -> tuple:
+    """Ours, torch's, and the tensors: distinct values, for a maximum has no derivative where two are equal."""
+    layers = [build(module, name, arguments).to(device) for module in (nn, torch.nn)]
+    numel = torch.Size(shape).numel()
+    x = ((torch.randperm(numel) - numel // 2 + 0.5) / 10).reshape(shape).to(device, torch.float64)
+    if name.startswith("LPPool"):
+        x = x.abs()
+    tensors = [x, *(p.detach().clone() for p in layers[0].parameters())]
+    return *map(function_of, layers), tensors
+
+
+def batches(tensors: list[torch.Tensor], dims: list[int | None], size: int = 3) -> list[torch.Tensor]:
+    """The tensors where a dimension is None, else `size` different ones stacked along it."""
+    return [
+        t if dim is None else torch.stack([t * (1 + i / 8) + i / 16 for i in range(size)], dim)
+        for t, dim in zip(tensors, dims, strict=True)
+    ]
+
+
+def which_are_batched(count: int) -> list[list[int | None]]:
+    """The input alone, along each end; the parameters alone; all."""
+    found: list[list[int | None]] = [[0] + [None] * (count - 1), [-1] + [None] * (count - 1)]
+    if count > 1:
+        found += [[None] + [0] * (count - 1), [1] + [0] * (count - 1), [0, -1] + [None] * (count - 2)]
+    return found
+
+
+@each_layer
+def test_vmap(name, arguments, shape, device):
+    ours, theirs, tensors = functions(name, arguments, shape, device)
+    for dims in which_are_batched(len(tensors)):
+        stacked = batches(tensors, dims)
+        found = torch.vmap(ours, tuple(dims))(*stacked)
+        torch.testing.assert_close(found, torch.vmap(theirs, tuple(dims))(*stacked), msg=str)
+
+
+@each_layer
+def test_gradients_of_each_in_a_batch(name, arguments, shape, device):
+    def gradients(function):
+        every = tuple(range(len(tensors)))
+        return torch.vmap(torch.func.grad(lambda *t: function(*t).sin().sum(), every), (0, *[None] * (len(every) - 1)))
+
+    ours, theirs, tensors = functions(name, arguments, shape, device)
+    stacked = batches(tensors, [0] + [None] * (len(tensors) - 1))
+    torch.testing.assert_close(gradients(ours)(*stacked), gradients(theirs)(*stacked))
+
+
+@each_layer
+def test_forward_mode(name, arguments, shape, device):
+    ours, theirs, tensors = functions(name, arguments, shape, device)
+    for chosen in range(len(tensors)):
+        tangents = [torch.linspace(-1, 1, t.numel(), device=device, dtype=t.dtype).view(t.shape) for t in tensors]
+        tangents = [t if i <= chosen else torch.zeros_like(t) for i, t in enumerate(tangents)]
+        found = torch.func.jvp(ours, tuple(tensors), tuple(tangents))
+        torch.testing.assert_close(found, torch.func.jvp(theirs, tuple(tensors), tuple(tangents)))
+
+
+@each_layer
+def test_jacobians_both_ways_and_their_jacobians(name, arguments, shape, device):
+    ours, _, tensors = functions(name, arguments, shape, device)
+    tensors = [t.clone() for t in tensors]
+    dy = torch.randn_like(ours(*tensors))
+    for chosen in range(len(tensors)):
+        torch.testing.assert_close(torch.func.jacfwd(ours, chosen)(*tensors), torch.func.jacrev(ours, chosen)(*tensors))
+    last = len(tensors) - 1
+
+    def scalar(*tensors):
+        return (ours(*tensors).sin() * dy).sum()
+
+    def slice_of(direction, jacobian):
+        """The product of the Hessian by the last tensor and a direction."""
+        gradient = torch.func.grad(scalar, last)
+        if jacobian == "forward":
+            return torch.func.jvp(lambda t: gradient(*tensors[:last], t), (tensors[last],), (direction,))[1]
+        inner = lambda t: (gradient(*tensors[:last], t) * direction).sum()  # noqa: E731
+        return torch.func.grad(inner)(tensors[last])
+
+    direction = torch.randn_like(tensors[last])
+    torch.testing.assert_close(slice_of(direction, "forward"), slice_of(direction, "reverse"))
+
+
+@each_layer
+def test_gradcheck(name, arguments, shape, device):
+    ours, _, tensors = functions(name, arguments, shape, device)
+    leaves = [t.requires_grad_() for t in tensors]
+    how = {"fast_mode": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(ours, leaves, check_forward_ad=True, check_batched_forward_grad=True, **how)
+    assert torch.autograd.gradgradcheck(ours, leaves, check_fwd_over_rev=True, **how)
+
+
+@each_layer
+def test_a_penalty_reaches_what_torch_reaches(name, arguments, shape, device):
+    """Behind a layer with a bias: which parameters a penalty has a gradient by, be it zeros, and which not."""
+
+    def gradients(module):
+        torch.manual_seed(3)
+        layer = build(module, name, arguments)
+        before = torch.nn.Linear(shape[-1], shape[-1]).double()  # a layer for any number of axes
+        model = torch.nn.Sequential(before, layer).to(device)
+        x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
+        y = _pytree.tree_leaves(model(x))[0]
+        dx = torch.autograd.grad(
+            (y * torch.linspace(-1, 1, y.numel(), device=device).view_as(y)).sum(), x, create_graph=True
+        )
+        return torch.autograd.grad(dx[0].square().sum(), [*model.parameters()], allow_unused=True)
+
+    found, expected = gradients(nn), gradients(torch.nn)
+    assert [t is None for t in found] == [t is None for t in expected]
+    torch.testing.assert_close(found, expected)
