@@ -2,12 +2,28 @@
 
 import pytest
 import torch
-from test_layers import build, each_layer
+from test_layers import LAYERS, build
 from torch.utils import _pytree
 
-from tritonconv import nn
+from tritonconv import functional, nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its forward rules
+
+
+FUSED = [
+    ("ConvReLU2d", dict(in_channels=2, out_channels=3, kernel_size=3, padding=1), (2, 2, 6, 7)),
+    ("ConvReLUMaxPool2d", dict(in_channels=2, out_channels=3, kernel_size=2, pool_kernel_size=2), (2, 2, 6, 7)),
+]
+each_layer = pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS + FUSED, ids=lambda value: str(value)[:40])
+
+
+def peer(name: str, arguments: dict) -> torch.nn.Module:
+    """torch's layer, of a fused one the chain."""
+    if hasattr(torch.nn, name):
+        return build(torch.nn, name, arguments)
+    arguments = dict(arguments)
+    pool = [torch.nn.MaxPool2d(arguments.pop("pool_kernel_size"))] if "MaxPool" in name else []
+    return torch.nn.Sequential(build(torch.nn, "Conv2d", arguments), torch.nn.ReLU(), *pool)
 
 
 def function_of(layer: torch.nn.Module):
@@ -23,7 +39,7 @@ def function_of(layer: torch.nn.Module):
 
 def functions(name: str, arguments: dict, shape: tuple, device) -> tuple:
     """Ours, torch's, and the tensors: distinct values, for a maximum has no derivative where two are equal."""
-    layers = [build(module, name, arguments).to(device) for module in (nn, torch.nn)]
+    layers = [layer.to(device) for layer in (build(nn, name, arguments), peer(name, arguments))]
     numel = torch.Size(shape).numel()
     x = ((torch.randperm(numel) - numel // 2 + 0.5) / 10).reshape(shape).to(device, torch.float64)
     if name.startswith("LPPool"):
@@ -115,9 +131,8 @@ def test_gradcheck(name, arguments, shape, device):
 def test_a_penalty_reaches_what_torch_reaches(name, arguments, shape, device):
     """Behind a layer with a bias: which parameters a penalty has a gradient by, be it zeros, and which not."""
 
-    def gradients(module):
+    def gradients(layer):
         torch.manual_seed(3)
-        layer = build(module, name, arguments)
         before = torch.nn.Linear(shape[-1], shape[-1]).double()  # a layer for any number of axes
         model = torch.nn.Sequential(before, layer).to(device)
         x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
@@ -127,6 +142,21 @@ def test_a_penalty_reaches_what_torch_reaches(name, arguments, shape, device):
         )
         return torch.autograd.grad(dx[0].square().sum(), [*model.parameters()], allow_unused=True)
 
-    found, expected = gradients(nn), gradients(torch.nn)
+    found, expected = gradients(build(nn, name, arguments)), gradients(peer(name, arguments))
     assert [t is None for t in found] == [t is None for t in expected]
     torch.testing.assert_close(found, expected)
+
+
+def test_autocast_in_a_transform(device):
+    """The region's dtype, also under vmap alone, where torch's stays float32; gradients in their tensors' dtype."""
+    x, w = torch.rand(3, 2, 4, 5, 5, device=device), torch.rand(2, 4, 3, 3, device=device)
+
+    def outputs_and_gradients(conv2d):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            y = torch.vmap(conv2d, (0, None))(x, w)
+            return y, *torch.func.grad(lambda x, w: conv2d(x, w).sum().float(), (0, 1))(x[0], w)
+
+    found = outputs_and_gradients(functional.conv2d)
+    assert [t.dtype for t in found] == [torch.bfloat16, torch.float32, torch.float32]
+    expected = outputs_and_gradients(torch.nn.functional.conv2d)
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0.02, check_dtype=False)

@@ -10,6 +10,10 @@ PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
 RUN = "\n\n    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:\n        "
+TRANSFORMS = "tests/test_transforms.py"
+VMAP, PENALTY = f"{TRANSFORMS}::test_vmap", f"{TRANSFORMS}::test_a_penalty_reaches_what_torch_reaches"
+HESSIAN = f"{TRANSFORMS}::test_jacobians_both_ways_and_their_jacobians {TRANSFORMS}::test_gradcheck"
+FUSED_TANGENTS = f"{TRANSFORMS}::test_forward_mode {TRANSFORMS}::test_gradcheck"
 SECOND = f"{GRADS}::test_second_gradients_keep_the_memory_format {GRADS}::test_second_gradients_in_any_strides"
 
 REGISTRATION = faults(
@@ -29,19 +33,19 @@ REGISTRATION = faults(
             f"{CONV}::test_memory_format_follows_torch {SECOND}",
         ),
         (
-            "ctx.names = asked.saved()",
-            "ctx.names = tuple(tensors)",
+            "ctx.names = (*asked.saved(), *links)",
+            "ctx.names = (*tensors, *links)",
             f"{POOL}::test_backward_keeps_one_byte_a_window",
             "saves what is not needed",
         ),
         (
-            "for key, t in tensors.items()}\n        ctx.names",
-            "for key, t in [*tensors.items()][:1]}\n        ctx.names",
+            "for key, t in tensors.items()}\n            ctx.names",
+            "for key, t in [*tensors.items()][:1]}\n            ctx.names",
             f"{CONV}::test_named_case",
         ),
         (
-            "zip(arguments, ctx.needs_input_grad, strict=True))",
-            "zip(arguments, [True] * len(arguments)))",
+            "zip(kind.arguments, ctx.needs_input_grad, strict=True))",
+            "zip(kind.arguments, [True] * len(kind.arguments)))",
             f"{CONV}::test_only_the_gradients_asked_for_are_computed",
         ),
         (
@@ -54,12 +58,93 @@ REGISTRATION = faults(
         (" and t.dtype != torch.float64\n", "\n", "test_autocast_leaves_float64_alone"),
         ("t.is_floating_point() and t", "t.dtype == torch.float32 and t", "test_autocast_mixes_dtypes"),
         (
-            "        return answer(asked.outputs(asked.problem()))",
-            "        return answer(asked.outputs(asked.problem())[:1])",
+            "        return _answer(asked.outputs(asked.problem()))",
+            "        return _answer(asked.outputs(asked.problem())[:1])",
             "test_fake_outputs_look_like_the_real_ones",
+        ),
+        ("            ctx.save_for_forward(*kept)\n", "", f"{TRANSFORMS}::test_forward_mode"),
+        ("grads = tuple(None if g is None else g + asked.link.sum() for g in grads)", "pass", PENALTY),
+        (" if asked.is_linked() and torch.is_grad_enabled():", " if links and torch.is_grad_enabled():", PENALTY),
+        ("t.movedim(dim, 0)\n", "t\n", VMAP, "the batch is the last dimension"),
+        ("t.expand(size, *t.shape) if dim", "t.expand(size, *t.shape).contiguous() * 2 if dim", VMAP),
+        ('                inputs["groups"] *= size\n', "                pass\n", VMAP),
+        (
+            "            return _answer(outputs), _answer((*out_dims,",
+            "            return _answer(outputs), _answer((*(0 for _ in out_dims),",
+            VMAP,
+        ),
+        ("is_wanted or forward_ad._current_level >= 0 else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
+        (
+            "        return apply(*(_cast(values) if kind.autocast else values))",
+            "        return apply(*values)",
+            f"{TRANSFORMS}::test_autocast_in_a_transform",
         ),
     ],
 )
+TRANSFORMED = [
+    *faults(
+        "tritonconv/ops/conv.py",
+        TRANSFORMS,
+        [
+            ("        if b is not None and d_two is None:\n", "        if False:\n", "test_forward_mode"),
+            ('values | {two: d_two, "b": b}))', "values | {two: d_two}))", "test_forward_mode"),
+            ('vars(self) | {"b": None, "activation": None}', 'vars(self) | {"b": None}', FUSED_TANGENTS),
+            ('return None if name in ("w", "b") else 0', "return 0", "test_vmap"),
+            (
+                "operators.activate_backward(t, self.y, self.activation) if self.activation else t,",
+                "t,",
+                FUSED_TANGENTS,
+            ),
+            ('vars(self) | {"x": x, "bias": False})[0], db', 'vars(self) | {"x": x, "bias": False})[0], None', HESSIAN),
+            ("torch.zeros_like(self.dy) if dy is None else dy})", "self.dy if dy is None else dy})", HESSIAN),
+            ('Conv(**vars(self) | {"activation": None})', "Conv(**vars(self))", FUSED_TANGENTS),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/pool.py",
+        TRANSFORMS,
+        [
+            (
+                'operators.max_pool_gather(given["x"],',
+                'operators.max_pool_gather(given["x"].abs(),',
+                "test_forward_mode",
+            ),
+            ("t = operators.average_pool(given", "t = operators.average_pool(self.x * given", "test_forward_mode"),
+            (
+                'operators.adaptive_max_pool_gather(given["x"], self',
+                'operators.adaptive_max_pool_gather(given["x"].abs(), self',
+                "test_forward_mode",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/elementwise.py",
+        TRANSFORMS,
+        [
+            (
+                '    schema = "activate(Tensor x, str activation) -> Tensor y"\n    is_elementwise = True\n',
+                '    schema = "activate(Tensor x, str activation) -> Tensor y"\n',
+                "test_vmap",
+            ),
+            (
+                'torch.zeros_like(self.x_or_y) if given["dy"] is None else given["dy"]',
+                'self.x_or_y if given["dy"] is None else given["dy"]',
+                HESSIAN,
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/resample.py",
+        TRANSFORMS,
+        [
+            (
+                'self.mode == "area" and any(size != 1 for size in self.output_size)',
+                'self.mode == "area"',
+                "test_a_penalty_reaches_what_torch_reaches",
+            )
+        ],
+    ),
+]
 CONVOLUTION = faults(
     "tritonconv/ops/conv.py",
     CONV,
@@ -397,4 +482,4 @@ OTHERS = [
     ),
 ]
 
-FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *OTHERS]
+FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *TRANSFORMED, *OTHERS]
