@@ -36,6 +36,18 @@ LAYERS = [
     ("Conv2d", dict(in_channels=2, out_channels=4, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)), (2, 2, 6, 7)),
     ("Conv3d", dict(in_channels=2, out_channels=3, kernel_size=(2, 3, 1), padding=(0, 1, 2)), (2, 2, 4, 5, 6)),
     ("Conv3d", dict(in_channels=2, out_channels=2, kernel_size=2, stride=2, groups=2), (2, 4, 5, 6)),
+    ("Conv1d", dict(in_channels=2, out_channels=3, kernel_size=3, padding=5, padding_mode="replicate"), (2, 2, 4)),
+    (
+        "Conv2d",
+        dict(in_channels=2, out_channels=2, kernel_size=3, stride=(2, 1), padding=(1, 3), padding_mode="reflect"),
+        (2, 2, 3, 4),
+    ),
+    ("Conv2d", dict(in_channels=2, out_channels=2, kernel_size=2, padding=2, padding_mode="circular"), (2, 2, 3, 4)),
+    (
+        "Conv3d",
+        dict(in_channels=2, out_channels=2, kernel_size=(2, 3, 1), padding="same", padding_mode="circular"),
+        (2, 2, 3, 4, 2),
+    ),
     ("ConvTranspose1d", dict(in_channels=2, out_channels=3, kernel_size=4, stride=3, padding=1), (2, 2, 5)),
     ("ConvTranspose2d", dict(in_channels=2, out_channels=3, kernel_size=3, stride=2, output_padding=1), (2, 2, 4, 5)),
     (

@@ -13,6 +13,8 @@ import torch
 Sizes = tuple[int, ...]
 Algorithm = Literal["auto", "direct", "im2col", "implicit_gemm"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -210,8 +210,6 @@ def _why_left(module: torch.nn.Module) -> str:
 
 
 def _why_conv_left(conv: torch.nn.modules.conv._ConvNd) -> str:
-    if conv.padding_mode != "zeros":
-        return f"padding_mode={conv.padding_mode!r} not supported yet"
     for name, parameter in conv.named_parameters(recurse=False):
         if parameter.dtype not in DTYPES:
             return f"{name} is {parameter.dtype}: expected float16, bfloat16, float32 or float64"

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from tritonconv.checks import Sizes
+from tritonconv.checks import PADDING_MODES, Sizes
 
 Ints = Sequence[int]
 
@@ -25,6 +25,7 @@ class Window:
     stride: Sizes
     padding: tuple[tuple[int, int], ...]  # before and after
     dilation: Sizes
+    mode: str = "zeros"  # what padding has: zeros, or what of the image it repeats; "zeros" if there is none
 
     @property
     def taps(self) -> int:
@@ -84,7 +85,9 @@ class ConvProblem:
         w = self.window
         axes = zip(self.input_size, self.output_size, w.size, w.stride, w.padding, w.dilation, strict=True)
         valid = [
-            sum(0 <= p * step - before + r * spread < size for p in range(positions) for r in range(taps))
+            positions * taps
+            if w.mode != "zeros"
+            else sum(0 <= p * step - before + r * spread < size for p in range(positions) for r in range(taps))
             for size, positions, taps, step, (before, _), spread in axes
         ]
         return self.N * self.C_out * self.C_in // self.groups * math.prod(valid)
@@ -94,6 +97,12 @@ class ConvProblem:
         ones = (1,) * len(self.input_size)
         pointwise = Window(ones, ones, ((0, 0),) * len(ones), ones)
         return dataclasses.replace(self, C_in=self.C_in * self.taps, input_size=self.output_size, window=pointwise)
+
+    def on_padded(self) -> "ConvProblem":
+        """The same convolution of the padded input."""
+        pads = zip(self.input_size, self.window.padding, strict=True)
+        bare = dataclasses.replace(self.window, padding=((0, 0),) * len(self.input_size), mode="zeros")
+        return dataclasses.replace(self, input_size=tuple(n + sum(pad) for n, pad in pads), window=bare)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +155,22 @@ def _require_bias(b_shape: Ints | None, C_out: int, w_shape: Ints) -> None:
         )
 
 
+def _require_padding(mode: str, pads: Sequence[tuple[int, int]], x_shape: Ints) -> None:
+    if mode not in PADDING_MODES:
+        names = ", ".join(map(repr, PADDING_MODES))
+        raise ValueError(f"padding_mode must be one of {names}, but got padding_mode={mode!r}")
+    most = {"reflect": -1, "circular": 0}
+    for axis, (size, pad) in enumerate(zip(x_shape[2:], pads, strict=True), 2):
+        if mode in most and max(pad) > size + most[mode]:
+            expected = "less than" if mode == "reflect" else "at most"
+            raise RuntimeError(
+                f"Padding size should be {expected} the corresponding input dimension for padding_mode={mode!r}, but "
+                f"got: padding {pad} at dimension {axis} of input {list(x_shape)}"
+            )
+    if mode in ("reflect", "replicate") and x_shape[1] == 0:
+        raise RuntimeError(f"Expected an input with channels for padding_mode={mode!r}, but got: {list(x_shape)}")
+
+
 def conv_problem(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -154,11 +179,13 @@ def conv_problem(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str = "zeros",
 ) -> ConvProblem:
     """The problem of a convolution of a batched input; `padding` is flat, before and after each axis.
 
     Raises:
         RuntimeError: the sizes do not go together; the message names the argument, its value and what would be right.
+        ValueError: an unknown padding mode.
     """
     _require_least("stride", stride, 1)
     _require_least("dilation", dilation, 1)
@@ -182,7 +209,9 @@ def conv_problem(
     if min(input_size) == 0:
         raise RuntimeError(f"Only zero batch inputs are supported, but got input shape: {list(x_shape)}")
     pads = tuple(zip(padding[::2], padding[1::2], strict=True))
-    window = Window(tuple(filter_size), tuple(stride), pads, tuple(dilation))
+    _require_padding(padding_mode, pads, x_shape)
+    mode = padding_mode if any(padding) else "zeros"
+    window = Window(tuple(filter_size), tuple(stride), pads, tuple(dilation), mode)
     padded = [size + before + after for size, (before, after) in zip(input_size, pads, strict=True)]
     if any(p < r for p, r in zip(padded, window.extent, strict=True)):
         raise RuntimeError(

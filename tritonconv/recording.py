@@ -100,8 +100,9 @@ class Operation:
         tensors = self.tensors
         x, w = (tensors[name if name in tensors else f"d{name}"] for name in ("x", "w"))
         x = tensors["y"] if self.operator == "convolution_transpose" else x
-        sizes = (self.arguments[name] for name in ("stride", "padding", "dilation", "groups"))
-        return conv_problem(x.shape, w.shape, None, *sizes)
+        names = ("stride", "padding", "dilation", "groups", "padding_mode")
+        sizes = {name: self.arguments[name] for name in names if name in self.arguments}
+        return conv_problem(x.shape, w.shape, None, **sizes)
 
     def touched(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
         """The tensors of each launch and of each copy."""

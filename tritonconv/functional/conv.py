@@ -4,7 +4,16 @@ from typing import Any
 
 import torch
 
-from tritonconv.checks import Algorithm, as_count, as_padding, as_sizes, require_batch, require_filter, require_tensor
+from tritonconv.checks import (
+    Algorithm,
+    PaddingMode,
+    as_count,
+    as_padding,
+    as_sizes,
+    require_batch,
+    require_filter,
+    require_tensor,
+)
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
 from tritonconv.problems import transposed_size
@@ -19,6 +28,7 @@ def conv1d(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: Algorithm = "auto",
 ) -> torch.Tensor:
     """conv2d along one axis: input (N, C_in, W) or (C_in, W), weight (C_out, C_in / groups, S), output (N, C_out, Q).
@@ -27,7 +37,7 @@ def conv1d(
 
     Source: torch.nn.functional.conv1d.
     """
-    return convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups, algorithm)
+    return convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
 
 
 def conv2d(
@@ -39,6 +49,7 @@ def conv2d(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: Algorithm = "auto",
 ) -> torch.Tensor:
     """y[n, k, p, q] = bias[k] + Σ_{c, r, s} input[n, c, p·stride − padding + r·dilation, …] · weight[k, c, r, s].
@@ -51,11 +62,14 @@ def conv2d(
         padding: zeros added on each side, in elements; or 'valid' for none, or 'same' for an output of the input's
             size (stride 1; of an odd number of zeros the odd one comes after).
         groups: C_in and C_out are split into that many groups; group i of the output sees group i of the input.
+        padding_mode: what padding holds: 'zeros'; or the image again, 'reflect'ed without its edge (less padding than
+            pixels), its edge 'replicate'd, or the opposite side, 'circular' (no more padding than pixels).
         algorithm: "direct" loops over taps; "im2col" writes the patches out and multiplies; "implicit_gemm" forms
             them on the fly; "auto" picks one of direct and implicit_gemm.
 
     Returns:
-        (N, C_out, P, Q) or (C_out, P, Q) in the input's dtype; channels_last if input or weight is.
+        (N, C_out, P, Q) or (C_out, P, Q) in the input's dtype; channels_last if input or weight is, with circular
+        padding if weight is.
 
     Numerics: sums in float32 (float64 for float64). float32 products follow torch.backends.cudnn.conv.fp32_precision on
     a GPU: TF32 where it is allowed, else three TF32 products in place of one; "direct" always multiplies in float32.
@@ -65,11 +79,11 @@ def conv2d(
         RuntimeError: sizes, devices or dtypes that do not go together.
         NotImplementedError: a dtype other than the four.
         TypeError: an argument of the wrong type.
-        ValueError: an unknown algorithm.
+        ValueError: an unknown algorithm or padding mode.
 
-    Source: torch.nn.functional.conv2d.
+    Source: torch.nn.functional.conv2d; its padding modes are torch.nn.functional.pad's.
     """
-    return convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, algorithm)
+    return convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
 
 
 def conv3d(
@@ -81,6 +95,7 @@ def conv3d(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: Algorithm = "auto",
 ) -> torch.Tensor:
     """conv2d along three axes: input (N, C_in, D, H, W) or (C_in, D, H, W), weight (C_out, C_in / groups, T, R, S).
@@ -90,7 +105,7 @@ def conv3d(
 
     Source: torch.nn.functional.conv3d.
     """
-    return convolve("conv3d", 3, input, weight, bias, stride, padding, dilation, groups, algorithm)
+    return convolve("conv3d", 3, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
 
 
 def conv2d_bias_relu(
@@ -102,6 +117,7 @@ def conv2d_bias_relu(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: Algorithm = "auto",
 ) -> torch.Tensor:
     """relu(conv2d(input, weight, bias, …)) in one kernel: nothing is stored between.
@@ -111,7 +127,18 @@ def conv2d_bias_relu(
     Source: torch.nn.functional.conv2d and relu.
     """
     return convolve(
-        "conv2d_bias_relu", 2, input, weight, bias, stride, padding, dilation, groups, algorithm, activation="relu"
+        "conv2d_bias_relu",
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        algorithm,
+        activation="relu",
     )
 
 
@@ -124,6 +151,7 @@ def conv2d_bias_relu_max_pool2d(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     pool_kernel_size: IntOrInts,
     pool_stride: IntOrInts | None = None,
     pool_padding: IntOrInts = 0,
@@ -149,7 +177,19 @@ def conv2d_bias_relu_max_pool2d(
     """
     pool = window(2, pool_kernel_size, pool_stride, pool_padding, pool_dilation)
     return convolve(
-        *("conv2d_bias_relu_max_pool2d", 2, input, weight, bias, stride, padding, dilation, groups, algorithm),
+        *(
+            "conv2d_bias_relu_max_pool2d",
+            2,
+            input,
+            weight,
+            bias,
+            stride,
+            padding,
+            dilation,
+            groups,
+            padding_mode,
+            algorithm,
+        ),
         activation="relu",
         pool=(*pool, ceil_mode),
     )
@@ -245,6 +285,7 @@ def convolve(
     padding: str | IntOrInts,
     dilation: IntOrInts,
     groups: int,
+    padding_mode: str,
     algorithm: str,
     activation: str | None = None,
     pool: tuple[Any, ...] | None = None,
@@ -256,7 +297,7 @@ def convolve(
         require_tensor(name, "bias", bias)
     groups = as_count(name, "groups", groups)
     steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
-    sliding = (steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups)
+    sliding = (steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups, padding_mode)
     if pool is None:
         y = operators.convolution(x, weight, bias, *sliding, activation, None, algorithm)
     else:

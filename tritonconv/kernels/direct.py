@@ -71,13 +71,13 @@ def direct_forward_kernel(
     for element in range(ELEMENTS):
         pixel, valid_pixel = position, valid_m
         if POOL is not None:
-            pixel = grid.reach(grid.start(position, POOL), grid.tap(element, POOL), POOL)
+            pixel = grid.reach(grid.start(position, POOL), grid.tap(element, POOL), conv_size, POOL)
             valid_pixel = grid.inside(pixel, conv_size, valid_m, POOL)
         start = grid.start(pixel, FILTER)
         acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
         for number in range(FILTER[grid.TAPS]):
             tap = grid.cast(grid.tap(number, FILTER), OFFSET)
-            reached = grid.reach(start, tap, FILTER)
+            reached = grid.reach(start, tap, in_size, FILTER)
             valid_x = grid.inside(reached, in_size, valid_pixel, FILTER)[:, None]
             x_ptrs = (x_ptr + (n * x_stride[0] + grid.offset(reached, x_stride)))[:, None]
             if GROUPS > 1:
@@ -207,7 +207,7 @@ def direct_wgrad_kernel(
         valid_m = n < N
         dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
         dy = tl.load(dy_ptrs, mask=valid_m[:, None] & valid_k[None, :], other=0.0).to(ACC)
-        reached = grid.reach(grid.start(pixel, FILTER), tap, FILTER)
+        reached = grid.reach(grid.start(pixel, FILTER), tap, in_size, FILTER)
         valid_x = grid.inside(reached, in_size, valid_m, FILTER)[:, None]
         x_ptrs_m = (x_ptr + (n * x_stride[0] + grid.offset(reached, x_stride)))[:, None]
         if GROUPS == 1:

@@ -19,14 +19,16 @@ SIZE = tl.constexpr(0)
 STRIDE = tl.constexpr(1)
 PADDING = tl.constexpr(2)  # before
 DILATION = tl.constexpr(3)
-# … and what follows from that: whether it leaves the image anywhere, whether it does nothing (one element, one step for
-# each of the image, no padding), and how many of its positions may cover an element;
+# … and what follows from that: whether it reads zeros outside the image, whether it does nothing (one element, one
+# step for each of the image, no padding), and how many of its positions may cover an element;
 LEAVES = tl.constexpr(4)
 IDLE = tl.constexpr(5)
 COVERING = tl.constexpr(6)
 # over all axes, its elements, and the positions that may cover one.
 TAPS = tl.constexpr(7)
 COVERINGS = tl.constexpr(8)
+# Along each axis, what padding repeats: "reflect", "replicate" or "circular", "zeros" if nothing or if there is none.
+MODE = tl.constexpr(9)
 
 Window = tuple[Any, ...]
 
@@ -47,15 +49,17 @@ def strides(t: torch.Tensor) -> tuple[int, ...]:
 def window(problem: ConvProblem | PoolProblem) -> Window:
     w = problem.window
     axes = (three(w.size), three(w.stride), three([before for before, _ in w.padding], 0), three(w.dilation))
-    leaves, idle, covering = [], [], []
+    leaves, idle, covering, modes = [], [], [], []
     both = zip(three(problem.input_size), three(problem.output_size), strict=True)
     for (length, positions), taps, step, before, spread in zip(both, *axes, strict=True):
         last = (positions - 1) * step - before + (taps - 1) * spread
-        leaves.append(before > 0 or last >= length)
+        is_outside = before > 0 or last >= length
+        leaves.append(is_outside and w.mode == "zeros")
+        modes.append(w.mode if is_outside else "zeros")
         idle.append(taps == step == 1 and before == 0 and positions == length)
         covering.append(((taps - 1) * spread + step) // step)
     counts = (math.prod(axes[0]), math.prod(covering))
-    return (*axes, tuple(leaves), tuple(idle), tuple(covering), *counts)
+    return (*axes, tuple(leaves), tuple(idle), tuple(covering), *counts, tuple(modes))
 
 
 # Entries of the phases of a strided convolution's dgrad: how many, the gcd of stride and dilation, and the inverse of
@@ -167,10 +171,48 @@ def dilate(tap, WINDOW: tl.constexpr):
 
 
 @jit
-def reach(start, tap, WINDOW: tl.constexpr):
-    """Where a tap of the window that starts there lies."""
+def _repeated(place, size, MODE: tl.constexpr):
+    """The place in the image that a place in the padding along one axis repeats."""
+    if MODE == "reflect":
+        place = size - 1 - tl.abs(size - 1 - tl.abs(place))
+    elif MODE == "replicate":
+        place = tl.minimum(tl.maximum(place, 0), size - 1)
+    elif MODE == "circular":
+        place = tl.where(place < 0, place + size, tl.where(place < size, place, place - size))
+    return place
+
+
+@jit
+def reach(start, tap, size, WINDOW: tl.constexpr):
+    """Where a tap of the window that starts there lies; of padding that repeats the image, what it repeats."""
     shift = dilate(tap, WINDOW)
-    return (start[0] + shift[0], start[1] + shift[1], start[2] + shift[2])
+    return (
+        _repeated(start[0] + shift[0], size[0], WINDOW[MODE][0]),
+        _repeated(start[1] + shift[1], size[1], WINDOW[MODE][1]),
+        _repeated(start[2] + shift[2], size[2], WINDOW[MODE][2]),
+    )
+
+
+@jit
+def reach_product(ptr, start, shift, offs, size, stride, WINDOW: tl.constexpr):
+    """Pointers (M, K) to what `reach` finds for every start (M,) and shift (K,), from ptr (M,) and plus offs (K,)."""
+    if WINDOW[MODE][0] == "zeros":
+        ptr += start[0] * stride[2]
+        offs += shift[0] * stride[2]
+    if WINDOW[MODE][1] == "zeros":
+        ptr += start[1] * stride[3]
+        offs += shift[1] * stride[3]
+    if WINDOW[MODE][2] == "zeros":
+        ptr += start[2] * stride[4]
+        offs += shift[2] * stride[4]
+    ptrs = ptr[:, None] + offs[None, :]
+    if WINDOW[MODE][0] != "zeros":
+        ptrs += _repeated(start[0][:, None] + shift[0][None, :], size[0], WINDOW[MODE][0]) * stride[2]
+    if WINDOW[MODE][1] != "zeros":
+        ptrs += _repeated(start[1][:, None] + shift[1][None, :], size[1], WINDOW[MODE][1]) * stride[3]
+    if WINDOW[MODE][2] != "zeros":
+        ptrs += _repeated(start[2][:, None] + shift[2][None, :], size[2], WINDOW[MODE][2]) * stride[4]
+    return ptrs
 
 
 @jit
@@ -187,7 +229,7 @@ def inside(position, size, valid, WINDOW: tl.constexpr):
 
 @jit
 def inside_product(start, shift, size, valid, WINDOW: tl.constexpr):
-    """`inside` of every start (M,) plus every shift (K,): (M, K), or (M, 1) where no window leaves the image."""
+    """`inside` of every start (M,) plus every shift (K,): (M, K), or (M, 1) where no window reads zeros."""
     valid = valid[:, None]
     if WINDOW[LEAVES][0]:
         d = start[0][:, None] + shift[0][None, :]

@@ -49,9 +49,8 @@ def unfold_kernel(
     start = grid.start(pixel, PATCH)
     valid = (n < N)[:, None] & (j < J)[None, :]
     valid_x = valid & grid.inside_product(start, shift, in_size, n < N, PATCH)
-    x_ptrs_m = x_ptr + (n * x_stride[0] + grid.offset(start, x_stride))
-    offs_x = c * x_stride[1] + grid.offset(shift, x_stride)
-    x = tl.load(x_ptrs_m[:, None] + offs_x[None, :], mask=valid_x, other=0.0)
+    x_ptrs = grid.reach_product(x_ptr + n * x_stride[0], start, shift, c * x_stride[1], in_size, x_stride, PATCH)
+    x = tl.load(x_ptrs, mask=valid_x, other=0.0)
     tl.store(grid.tile(columns_ptr, columns_stride, n, pixel, j), x, mask=valid)
 
 

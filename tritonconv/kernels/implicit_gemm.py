@@ -74,7 +74,7 @@ def implicit_gemm_forward_kernel(
     valid_n = offs_n < C_out
     k = group * C_out + offs_n
     w_ptrs_k = w_ptr + k * w_stride[0]
-    x_group = x_ptr + group * C_in * x_stride[1]
+    x_ptrs_m = x_ptr + group * C_in * x_stride[1] + n * x_stride[0]
 
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_n, other=0.0).to(ACC)
@@ -84,18 +84,17 @@ def implicit_gemm_forward_kernel(
     for element in range(ELEMENTS):
         pixel, valid_pixel = position, valid_m
         if POOL is not None:
-            pixel = grid.reach(grid.start(position, POOL), grid.tap(element, POOL), POOL)
+            pixel = grid.reach(grid.start(position, POOL), grid.tap(element, POOL), conv_size, POOL)
             valid_pixel = grid.inside(pixel, conv_size, valid_m, POOL)
         start = grid.start(pixel, FILTER)
-        x_ptrs_m = x_group + (n * x_stride[0] + grid.offset(start, x_stride))
         acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
         for step in range(STEPS):
             tap, c, valid_k = grid.filter_block(step, C_in, FILTER, BLOCK_K, FLATTEN_TAPS, OFFSET)
             shift = grid.dilate(tap, FILTER)
             valid_x = grid.inside_product(start, shift, in_size, valid_pixel, FILTER)
-            offs_x = grid.offset(shift, x_stride) + c * x_stride[1]
+            x_ptrs = grid.reach_product(x_ptrs_m, start, shift, c * x_stride[1], in_size, x_stride, FILTER)
             offs_w = grid.offset(tap, w_stride) + c * w_stride[1]
-            x = tl.load(x_ptrs_m[:, None] + offs_x[None, :], mask=valid_x & valid_k[None, :], other=0.0)
+            x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
             f = tl.load(w_ptrs_k[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
             acc = tl.dot(x, f, acc, input_precision=PRECISION, out_dtype=ACC)
         if b_ptr is not None:
@@ -219,7 +218,7 @@ def implicit_gemm_wgrad_kernel(
     k = group * C_out + offs_m
     tap, c, valid_n = grid.filter_block(pid_n, C_in, FILTER, BLOCK_N, FLATTEN_TAPS, OFFSET)
     shift = grid.dilate(tap, FILTER)
-    offs_x = grid.offset(shift, x_stride) + (group * C_in + c) * x_stride[1]
+    offs_x = (group * C_in + c) * x_stride[1]
     steps_w = steps
     if HAS_BIAS:
         steps_w = steps * (pid_n < BLOCKS_N)
@@ -233,8 +232,8 @@ def implicit_gemm_wgrad_kernel(
         dy = tl.load(dy_ptrs, mask=valid_k[:, None] & valid_m[None, :], other=0.0)
         start = grid.start(pixel, FILTER)
         valid_x = grid.inside_product(start, shift, in_size, valid_k, FILTER)
-        x_ptrs_k = x_ptr + (n * x_stride[0] + grid.offset(start, x_stride))
-        x = tl.load(x_ptrs_k[:, None] + offs_x[None, :], mask=valid_x & valid_n[None, :], other=0.0)
+        x_ptrs = grid.reach_product(x_ptr + n * x_stride[0], start, shift, offs_x, in_size, x_stride, FILTER)
+        x = tl.load(x_ptrs, mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
     offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (k * dw_stride[0])[:, None]

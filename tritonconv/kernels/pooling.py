@@ -82,7 +82,7 @@ def pool_forward_kernel(
     best = tl.full((BLOCK_M, BLOCK_N), FIRST, ACC)
     argmax = tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
     for element in range(WINDOW[grid.TAPS]):
-        reached = grid.reach(start, grid.tap(element, WINDOW), WINDOW)
+        reached = grid.reach(start, grid.tap(element, WINDOW), in_size, WINDOW)
         valid = grid.inside(reached, in_size, valid_m, WINDOW)
         x_ptrs = grid.tile(x_ptr, x_stride, n, reached, c)
         value = tl.load(x_ptrs, mask=valid[:, None] & valid_c[None, :], other=OUTSIDE).to(ACC)
@@ -104,7 +104,7 @@ def pool_forward_kernel(
         tl.store(argmax_ptr + offs_y, argmax, mask=valid_y)
     if index_ptr is not None:
         argmax_or_first = tl.where(argmax == NO_ARGMAX, 0, argmax)
-        reached = grid.reach(grid.rows(start), grid.tap(argmax_or_first.to(tl.int64), WINDOW), WINDOW)
+        reached = grid.reach(grid.rows(start), grid.tap(argmax_or_first.to(tl.int64), WINDOW), in_size, WINDOW)
         # a window wholly in the padding names the nearest pixel
         tl.store(index_ptr + offs_y, grid.ravel(grid.clamp(reached, in_size), in_size), mask=valid_y)
 
@@ -179,7 +179,8 @@ def max_pool_gather_kernel(
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
     argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, position, c), mask=valid, other=NO_ARGMAX)
-    reached = grid.reach(grid.rows(grid.start(position, WINDOW)), grid.tap(argmax.to(tl.int32), WINDOW), WINDOW)
+    start = grid.rows(grid.start(position, WINDOW))
+    reached = grid.reach(start, grid.tap(argmax.to(tl.int32), WINDOW), in_size, WINDOW)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(reached, x_stride))
     value = tl.load(x_ptrs, mask=valid & (argmax != NO_ARGMAX), other=0.0)
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)

@@ -66,6 +66,14 @@ class Table:
             weight = _cubic((centre - first)[:, None] - around, -0.75)
         return Table(size, length, index.astype(np.int32), weight)
 
+    @staticmethod
+    @functools.lru_cache(1024)
+    def padding(mode: str, size: int, before: int, after: int) -> "Table":
+        """From an image to the padded one, in a mode that repeats pixels."""
+        names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+        index = np.pad(np.arange(size, dtype=np.int32), (before, after), names[mode])  # type: ignore[call-overload]
+        return Table(size, len(index), index[:, None], np.ones((len(index), 1)))
+
     @functools.cached_property
     def turned(self) -> "Table":
         """Each input pixel with the outputs that it went to: what the gradient sums."""

@@ -1,16 +1,14 @@
 """Convolutions."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
 from tritonconv import functional
-from tritonconv.checks import Algorithm, require_algorithm
+from tritonconv.checks import Algorithm, PaddingMode, require_algorithm
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.functional.conv import convolve
 from tritonconv.nn.ours import Ours
-
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _Convolution(Ours, torch.nn.modules.conv._ConvNd):
@@ -50,24 +48,15 @@ class _Conv(_Convolution):
     ) -> None:
         sizes: Any = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*sizes, bias, padding_mode, device, dtype, algorithm=algorithm)
-        self._require_zeros()
-
-    def _require_zeros(self) -> None:
-        if self.padding_mode != "zeros":
-            raise NotImplementedError(
-                f"padding_mode={self.padding_mode!r} is not implemented yet: until it comes use padding_mode='zeros', "
-                "or torch.nn.functional.pad before a convolution with padding=0"
-            )
 
     @property
-    def _sliding(self) -> tuple[Any, Any, Any, int]:
-        self._require_zeros()
-        return self.stride, self.padding, self.dilation, self.groups
+    def _how(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "groups", "padding_mode", "algorithm")
+        return {name: getattr(self, name) for name in names}
 
     # The method that torch's own forward hands its weight and bias to, and that subclasses of a convolution call.
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        function = getattr(functional, f"conv{self.rank}d")
-        return function(input, weight, bias, *self._sliding, algorithm=self.algorithm)
+        return getattr(functional, f"conv{self.rank}d")(input, weight, bias, **self._how)
 
     def fused(self, input: torch.Tensor, pool: Any = None) -> torch.Tensor:
         """This layer, ReLU and the max pooling layer `pool` as one operator."""
@@ -75,7 +64,9 @@ class _Conv(_Convolution):
         if pool is not None:
             sizes = window(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         return convolve(
-            *(f"conv{self.rank}d", self.rank, input, self.weight, self.bias, *self._sliding, self.algorithm, "relu"),
+            *(f"conv{self.rank}d", self.rank, input, self.weight, self.bias),
+            **self._how,
+            activation="relu",
             pool=sizes and (*sizes, pool.ceil_mode),
         )
 
@@ -98,7 +89,6 @@ class Conv2d(_Conv, torch.nn.Conv2d):
 
     Raises:
         ValueError: torch.nn.Conv2d's own, or an unknown algorithm.
-        NotImplementedError: a padding_mode other than "zeros".
 
     Source: torch.nn.Conv2d.
     """
@@ -189,7 +179,7 @@ class ConvReLU2d(Conv2d):
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return functional.conv2d_bias_relu(input, weight, bias, *self._sliding, algorithm=self.algorithm)
+        return functional.conv2d_bias_relu(input, weight, bias, **self._how)
 
 
 class ConvReLUMaxPool2d(Conv2d):
@@ -238,9 +228,7 @@ class ConvReLUMaxPool2d(Conv2d):
         self.ceil_mode = ceil_mode
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return functional.conv2d_bias_relu_max_pool2d(
-            input, weight, bias, *self._sliding, **self._pool, algorithm=self.algorithm
-        )
+        return functional.conv2d_bias_relu_max_pool2d(input, weight, bias, **self._how, **self._pool)
 
     @property
     def _pool(self) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from torch.utils.flop_counter import conv_flop_count
 
 from tritonconv import tuning
 from tritonconv.checks import require_activation, require_algorithm, require_shape, require_tensors
-from tritonconv.kernels import direct, im2col, implicit_gemm
+from tritonconv.kernels import direct, im2col, implicit_gemm, resample
 from tritonconv.kernels.epilogue import ACTIVATIONS, Activation
+from tritonconv.kernels.tables import Table
+from tritonconv.layouts import is_channels_last, memory_format
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import ConvProblem, PoolProblem, conv_problem, pool_problem
 
@@ -40,14 +42,22 @@ ALGORITHMS = {
     ),
 }
 WINDOW = "int[] stride, int[] padding, int[] dilation, int groups"
+PADDED = f"{WINDOW}, str padding_mode"
 
 
 class _Convolution(Operator):
     """What the operators here share."""
 
+    padding_mode = "zeros"  # where it is no argument
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "channels_last" and self.padding_mode == "circular":
+            return is_channels_last(self.w)  # torch pads circularly into a contiguous image
+        return super().__getattr__(name)
+
     @property
-    def window(self) -> tuple[Any, Any, Any, Any]:
-        return self.stride, self.padding, self.dilation, self.groups
+    def window(self) -> Any:
+        return self.stride, self.padding, self.dilation, self.groups, self.padding_mode
 
     def chosen(self, problem: ConvProblem, x: torch.Tensor) -> Algorithm:
         operator = self.schema[: self.schema.index("(")]
@@ -73,7 +83,10 @@ class _Convolution(Operator):
         dx = dw = db = None
         last = (self.channels_last, self.algorithm)
         if self.needs["x"]:
-            dx = operators.convolution_dgrad(dy, self.w, self.shapes["x"][2:], *self.window, *last)
+            size, layout = self.shapes["x"][2:], self.channels_last
+            if self.padding_mode != "zeros":  # as the gradient of torch's pad
+                layout = self.padding_mode != "circular" and is_channels_last(self.x)
+            dx = operators.convolution_dgrad(dy, self.w, size, *self.window, layout, self.algorithm)
         if self.needs["w"]:
             size = self.shapes["w"][2:]
             dw, db = operators.convolution_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)
@@ -120,7 +133,7 @@ class Conv(_Convolution):
     """y = conv(x, w) + b, or an activation of it; (N, C_out, P, Q)."""
 
     schema = (
-        f"convolution(Tensor x, Tensor w, Tensor? b, {WINDOW}, str? activation, bool? channels_last, str algorithm) "
+        f"convolution(Tensor x, Tensor w, Tensor? b, {PADDED}, str? activation, bool? channels_last, str algorithm) "
         "-> Tensor y"
     )
     autocast = True
@@ -153,7 +166,7 @@ class ConvDgrad(_Convolution):
     """The gradient of a convolution's input, (N, C_in, H, W), from its output's."""
 
     schema = (
-        f"convolution_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {WINDOW}, bool channels_last, str algorithm) "
+        f"convolution_dgrad(Tensor dy, Tensor w, SymInt[] input_size, {PADDED}, bool channels_last, str algorithm) "
         "-> Tensor dx"
     )
 
@@ -168,7 +181,18 @@ class ConvDgrad(_Convolution):
         return (self.empty(self.dy, problem.input_shape),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
-        self.chosen(problem, self.dy).dgrad(self.dy, self.w, None, *outputs, problem)
+        dgrad = self.chosen(problem, self.dy).dgrad
+        if problem.window.mode == "zeros":
+            dgrad(self.dy, self.w, None, *outputs, problem)
+        else:  # of the padded image, then of padding
+            (dx,), padded = outputs, problem.on_padded()
+            wide = torch.float64 if dx.dtype == torch.float64 else torch.float32
+            layout = memory_format(is_channels_last(dx), dx.dim())
+            between = torch.empty(padded.input_shape, dtype=wide, device=dx.device, memory_format=layout)
+            dgrad(self.dy, self.w, None, between, padded)
+            axes = zip(problem.input_size, problem.window.padding, strict=True)
+            repeats = [Table.padding(problem.window.mode, size, *pads).turned for size, pads in axes]
+            resample.resample(between, dx, tuple(repeats))
 
     def saved(self) -> tuple[str, ...]:
         return "dy", "w"
@@ -218,7 +242,7 @@ class ConvWgrad(_Convolution):
     """The gradients of a convolution's filter and, when `bias`, of its bias (else an empty tensor)."""
 
     schema = (
-        f"convolution_wgrad(Tensor dy, Tensor x, int[] filter_size, {WINDOW}, bool bias, bool channels_last, "
+        f"convolution_wgrad(Tensor dy, Tensor x, int[] filter_size, {PADDED}, bool bias, bool channels_last, "
         "str algorithm) -> (Tensor dw, Tensor db)"
     )
 
@@ -268,7 +292,7 @@ class ConvMaxPool(_Convolution):
     """Max pooling of the activation of conv(x, w) + b, and its argmax; the unpooled image is never stored."""
 
     schema = (
-        f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, {WINDOW}, str activation, int[] pool_kernel, "
+        f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, {PADDED}, str activation, int[] pool_kernel, "
         "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
         "-> (Tensor y, Tensor argmax)"
     )

@@ -205,8 +205,9 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
     if "algorithm" in wide:
         wide["algorithm"] = algorithm
     if op is operators.convolution_max_pool.default:
-        x, w, b, stride, padding, dilation, groups, activation, *window, _ = wide.values()
-        y = operators.convolution(x, w, b, stride, padding, dilation, groups, activation, None, algorithm).to(dtype)
+        *convolved, kernel, stride, padding, dilation, ceil_mode, _ = wide.values()
+        y = operators.convolution(*convolved, None, algorithm).to(dtype)
+        window = (kernel, stride, padding, dilation, ceil_mode)
         pooled, argmax, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
         return pooled, argmax.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_argmax)

@@ -22,12 +22,12 @@ class Key(NamedTuple):
     dtype: torch.dtype
     channels_last: bool
     precision: str  # of fp32 products
-    window: tuple  # of the filter or the pooling: size, stride, padding, dilation, and a filter's groups
+    window: tuple  # of the filter or the pooling: size, stride, padding, dilation, mode, and a filter's groups
     sizes: tuple[tuple[str, int], ...]
 
     def __str__(self) -> str:
         """The key as a report and a cache file have it: without the machine."""
-        names = ("window", "stride", "padding", "dilation", "groups")
+        names = ("window", "stride", "padding", "dilation", "padding_mode", "groups")
         layout = "channels_last" if self.channels_last else "contiguous"
         pairs = (*self.sizes, *zip(names, self.window, strict=False))
         words = [f"{name}={value}".replace(" ", "") for name, value in pairs]
