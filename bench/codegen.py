@@ -92,12 +92,14 @@ def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_l
         "conv 3x3 64": lambda: f.conv2d(x, w, b, 1, 1),
         "conv 3x3 64 stride 2": lambda: f.conv2d(x, w, b, 2, 1),
         "conv 3x3 64 im2col": lambda: f.conv2d(x, w, b, 1, 1, algorithm="im2col"),
+        "conv 3x3 64 reflect": lambda: f.conv2d(x, w, b, 1, 1, padding_mode="reflect"),
         "conv-bias-relu 3x3 64": lambda: f.conv2d_bias_relu(x, w, b, 1, 1),
         "conv-bias-relu-pool 3x3 64": lambda: f.conv2d_bias_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2),
         "conv-bias-relu-pool 3x3 1": lambda: f.conv2d_bias_relu_max_pool2d(
             digits, first, first_bias, 1, 1, pool_kernel_size=2
         ),
         "depthwise 3x3 64": lambda: f.conv2d(x, depthwise, b, 1, 1, groups=64),
+        "depthwise 3x3 64 circular": lambda: f.conv2d(x, depthwise, b, 1, 1, groups=64, padding_mode="circular"),
         "max pool 3x3 stride 2": lambda: f.max_pool2d(x, 3, 2, 1, return_indices=True)[0],
         "avg pool 3x3 stride 2": lambda: f.avg_pool2d(x, 3, 2, 1),
         "conv transpose 3x3 64 stride 2": lambda: f.conv_transpose2d(x, w, b, 2, 1, 1),

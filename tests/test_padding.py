@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracle import ALGORITHMS
 
+from tritonconv import explain, nn, recording
 from tritonconv import functional as TF
-from tritonconv import nn, recording
 
 MODES = ["reflect", "replicate", "circular"]
 SIZES = {
@@ -76,6 +76,15 @@ def test_other_dtypes(mode, algorithm, dtype, device):
     for which in expected:
         assert found[which].dtype == dtype
         assert torch.equal(found[which], expected[which]), which
+
+
+def test_half_precision_sums_before_it_rounds(device):
+    """An edge pixel's gradient is the sum of three copies' 1 + 2⁻¹¹, of which float16 rounds each to 1."""
+    x = torch.zeros(1, 1, 1, 3, dtype=torch.float16, device=device, requires_grad=True)
+    w = torch.full((1, 1, 1, 1), 3 / 4, dtype=torch.float16, device=device)
+    y = TF.conv2d(x, w, padding=(0, 2), padding_mode="replicate")
+    (dx,) = torch.autograd.grad(y, x, torch.full_like(y, 683 / 512))
+    assert dx.flatten().tolist() == [3 + 2**-9, 1, 3 + 2**-9]
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -155,6 +164,21 @@ def test_padding_that_the_image_cannot_fill(mode, shape, message, device):
         layers[0](x)
     with pytest.raises(RuntimeError):
         layers[1](x)
+
+
+def test_same_that_does_not_fit(device):
+    """'same' of an even filter has one pixel more after the image than before: 2 and 3."""
+    x = torch.zeros(1, 1, 4, 3, device=device)
+    for module in (nn, torch.nn):
+        with pytest.raises(RuntimeError, match=r"at dimension 3"):
+            module.Conv2d(1, 1, (1, 6), padding="same", padding_mode="reflect").to(device)(x)
+
+
+def test_flops_of_a_padded_image():
+    """No tap reads zeros: as many products as of the padded image."""
+    layer = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")
+    (step,) = explain(layer, torch.zeros(1, 1, 4, 4), backward=False).steps
+    assert step.flops == 2 * 16 * 9
 
 
 def test_an_unknown_mode():

@@ -2,6 +2,7 @@
 
 from tests.faults.fault import Fault, faults
 
+PADDING = "tests/test_padding.py::test_values_and_gradients_are_torchs"
 CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
 VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
 EDGES, POOL, FUSED = "tests/test_edges.py", "tests/test_pool.py", "tests/test_fused.py"
@@ -13,13 +14,13 @@ GRID = faults(
     [
         # windows, on the host
         (
-            "leaves.append(before > 0 or last >= length)",
-            "leaves.append(before > 0)",
+            "is_outside = before > 0 or last >= length",
+            "is_outside = before > 0",
             "test_named_case",
             "padding after",
         ),
-        ("leaves.append(before > 0 or last >= length)", "leaves.append(last >= length)", "test_named_case"),
-        ("last >= length)", "last > length)", f"{POOL}::test_same_as_torch", "ceil_mode's last row"),
+        ("is_outside = before > 0 or last >= length", "is_outside = last >= length", "test_named_case"),
+        ("last >= length\n", "last > length\n", f"{POOL}::test_same_as_torch", "ceil_mode's last row"),
         (" and before == 0 and", " and", "tests/test_layers.py::test_it_computes_what_torch_computes"),
         (" and positions == length)", ")", f"{EDGES}::test_a_stride_past_the_image_has_no_more_phases_than_pixels"),
         (
@@ -84,6 +85,21 @@ GRID = faults(
             "valid = valid & (position[1] >= 0)",
             "test_named_case",
         ),
+        ("size - 1 - tl.abs(size - 1 - tl.abs(place))", "size - tl.abs(size - 1 - tl.abs(place))", PADDING),
+        ("size - 1 - tl.abs(size - 1 - tl.abs(place))", "tl.abs(place)", PADDING),
+        ("place = tl.minimum(tl.maximum(place, 0), size - 1)", "place = tl.maximum(place, 0)", PADDING),
+        ("tl.where(place < size, place, place - size)", "place", PADDING),
+        (
+            "_repeated(start[1][:, None] + shift[1][None, :], size[1], WINDOW[MODE][1])",
+            "_repeated(start[1][:, None] + shift[1][None, :], size[2], WINDOW[MODE][1])",
+            PADDING,
+        ),
+        (
+            "_repeated(start[1] + shift[1], size[1], WINDOW[MODE][1])",
+            "_repeated(start[1] + shift[1], size[2], WINDOW[MODE][1])",
+            PADDING,
+        ),
+        ('modes.append(w.mode if is_outside else "zeros")', 'modes.append("zeros")', PADDING),
         ("valid = number < WINDOW[TAPS]", "valid = number <= WINDOW[TAPS]", VALUES),
         ("        valid = c < C\n", "        valid = c < BLOCK\n", VALUES),
         (

@@ -68,11 +68,7 @@ REGISTRATION = faults(
         ("t.movedim(dim, 0)\n", "t\n", VMAP, "the batch is the last dimension"),
         ("t.expand(size, *t.shape) if dim", "t.expand(size, *t.shape).contiguous() * 2 if dim", VMAP),
         ('                inputs["groups"] *= size\n', "                pass\n", VMAP),
-        (
-            "            return _answer(outputs), _answer((*out_dims,",
-            "            return _answer(outputs), _answer((*(0 for _ in out_dims),",
-            VMAP,
-        ),
+        ("[axes[key] or 0 for key in kind.results]", "[0 for key in kind.results]", VMAP),
         ("is_wanted or forward_ad._current_level >= 0 else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
         (
             "        return apply(*(_cast(values) if kind.autocast else values))",
@@ -81,6 +77,50 @@ REGISTRATION = faults(
         ),
     ],
 )
+PADDED = [
+    *faults(
+        "tritonconv/ops/conv.py",
+        "tests/test_padding.py",
+        [
+            (
+                'if name == "channels_last" and self.padding_mode == "circular":',
+                "if False:",
+                "test_memory_format_follows_torch",
+            ),
+            ('layout = self.padding_mode != "circular" and is', "layout = is", "test_memory_format_follows_torch"),
+            ("is_channels_last(self.x)\n", "self.channels_last\n", "test_memory_format_follows_torch"),
+            (
+                "torch.empty(padded.input_shape, dtype=wide,",
+                "torch.empty(padded.input_shape, dtype=dx.dtype,",
+                "test_half_precision_sums_before_it_rounds",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/tables.py",
+        "tests/test_padding.py",
+        [('"replicate": "edge"', '"replicate": "reflect"', "test_values_and_gradients_are_torchs")],
+    ),
+    *faults(
+        "tritonconv/problems.py",
+        "tests/test_padding.py",
+        [
+            (
+                '{"reflect": -1, "circular": 0}',
+                '{"reflect": 0, "circular": 0}',
+                "test_padding_that_the_image_cannot_fill",
+            ),
+            (
+                '{"reflect": -1, "circular": 0}',
+                '{"reflect": -1, "circular": -1}',
+                "test_values_and_gradients_are_torchs",
+            ),
+            ("max(pad) > size", "pad[0] > size", "test_same_that_does_not_fit"),
+            ('if mode in ("reflect", "replicate") and x', "if False and x", "test_padding_that_the_image_cannot_fill"),
+            ('            if w.mode != "zeros"\n', "            if False\n", "test_flops_of_a_padded_image"),
+        ],
+    ),
+]
 TRANSFORMED = [
     *faults(
         "tritonconv/ops/conv.py",
@@ -150,8 +190,8 @@ CONVOLUTION = faults(
     CONV,
     [
         (
-            '        if self.needs["x"]:\n            dx = op',
-            "        if True:\n            dx = op",
+            '        if self.needs["x"]:\n            size, layout',
+            "        if True:\n            size, layout",
             "test_only_the_gradients_asked_for_are_computed",
         ),
         (
@@ -325,18 +365,18 @@ OTHERS = [
                 f"{GRADS}::test_avg_pool2d",
             ),
             (
-                "torch.where(y == 0, 0.0, dy",
-                "torch.where(y != y, 0.0, dy",
+                "torch.where(outer == 0, 0.0, dy",
+                "torch.where(outer != outer, 0.0, dy",
                 "test_lp_norm_of_zeros_has_no_gradient",
             ),
             (
-                "wide = torch.float64 if dy.dtype == torch.float64 else torch.float32",
-                "wide = dy.dtype",
+                "wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32",
+                "wide = self.x.dtype",
                 "test_lp_norm_of_half_precision_does_not_overflow",
             ),
             (
-                "(self.kernel, self.stride, padding, self.ceil_mode, True, None)",
-                "(self.kernel, self.stride, padding, False, True, None)",
+                "(0,) * len(self.kernel), self.ceil_mode, True, None)",
+                "(0,) * len(self.kernel), False, True, None)",
                 "test_lp_norm_is_torchs",
             ),
             (
@@ -387,7 +427,7 @@ OTHERS = [
         "tritonconv/functional/conv.py",
         CONV,
         [
-            ('algorithm, activation="relu"\n', "algorithm, activation=None\n", DEAD),
+            ('activation="relu"\n', "activation=None\n", DEAD),
             ("pool=(*pool, ceil_mode),", "pool=(*pool, False),", POOLS),
             (
                 "tuple(weight.shape[2:]), steps, spread), spread, groups",
@@ -482,4 +522,4 @@ OTHERS = [
     ),
 ]
 
-FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *TRANSFORMED, *OTHERS]
+FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *PADDED, *TRANSFORMED, *OTHERS]

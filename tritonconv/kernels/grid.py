@@ -194,18 +194,21 @@ def reach(start, tap, size, WINDOW: tl.constexpr):
 
 
 @jit
-def reach_product(ptr, start, shift, offs, size, stride, WINDOW: tl.constexpr):
-    """Pointers (M, K) to what `reach` finds for every start (M,) and shift (K,), from ptr (M,) and plus offs (K,)."""
+def reach_product(ptr, rows, start, shift, columns, size, stride, WINDOW: tl.constexpr):
+    """Pointers (M, K) to what `reach` finds for every start (M,) and shift (K,).
+
+    `rows` (M,) and `columns` (K,) are elements from ptr to each image and each channel.
+    """
     if WINDOW[MODE][0] == "zeros":
-        ptr += start[0] * stride[2]
-        offs += shift[0] * stride[2]
+        rows += start[0] * stride[2]
+        columns += shift[0] * stride[2]
     if WINDOW[MODE][1] == "zeros":
-        ptr += start[1] * stride[3]
-        offs += shift[1] * stride[3]
+        rows += start[1] * stride[3]
+        columns += shift[1] * stride[3]
     if WINDOW[MODE][2] == "zeros":
-        ptr += start[2] * stride[4]
-        offs += shift[2] * stride[4]
-    ptrs = ptr[:, None] + offs[None, :]
+        rows += start[2] * stride[4]
+        columns += shift[2] * stride[4]
+    ptrs = (ptr + rows)[:, None] + columns[None, :]
     if WINDOW[MODE][0] != "zeros":
         ptrs += _repeated(start[0][:, None] + shift[0][None, :], size[0], WINDOW[MODE][0]) * stride[2]
     if WINDOW[MODE][1] != "zeros":

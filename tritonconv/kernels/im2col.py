@@ -49,7 +49,8 @@ def unfold_kernel(
     start = grid.start(pixel, PATCH)
     valid = (n < N)[:, None] & (j < J)[None, :]
     valid_x = valid & grid.inside_product(start, shift, in_size, n < N, PATCH)
-    x_ptrs = grid.reach_product(x_ptr + n * x_stride[0], start, shift, c * x_stride[1], in_size, x_stride, PATCH)
+    rows, columns = n * x_stride[0], c * x_stride[1]
+    x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, PATCH)
     x = tl.load(x_ptrs, mask=valid_x, other=0.0)
     tl.store(grid.tile(columns_ptr, columns_stride, n, pixel, j), x, mask=valid)
 

@@ -74,7 +74,7 @@ def implicit_gemm_forward_kernel(
     valid_n = offs_n < C_out
     k = group * C_out + offs_n
     w_ptrs_k = w_ptr + k * w_stride[0]
-    x_ptrs_m = x_ptr + group * C_in * x_stride[1] + n * x_stride[0]
+    x_group = x_ptr + group * C_in * x_stride[1]
 
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_n, other=0.0).to(ACC)
@@ -92,7 +92,8 @@ def implicit_gemm_forward_kernel(
             tap, c, valid_k = grid.filter_block(step, C_in, FILTER, BLOCK_K, FLATTEN_TAPS, OFFSET)
             shift = grid.dilate(tap, FILTER)
             valid_x = grid.inside_product(start, shift, in_size, valid_pixel, FILTER)
-            x_ptrs = grid.reach_product(x_ptrs_m, start, shift, c * x_stride[1], in_size, x_stride, FILTER)
+            rows, columns = n * x_stride[0], c * x_stride[1]
+            x_ptrs = grid.reach_product(x_group, rows, start, shift, columns, in_size, x_stride, FILTER)
             offs_w = grid.offset(tap, w_stride) + c * w_stride[1]
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
             f = tl.load(w_ptrs_k[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
@@ -218,7 +219,6 @@ def implicit_gemm_wgrad_kernel(
     k = group * C_out + offs_m
     tap, c, valid_n = grid.filter_block(pid_n, C_in, FILTER, BLOCK_N, FLATTEN_TAPS, OFFSET)
     shift = grid.dilate(tap, FILTER)
-    offs_x = (group * C_in + c) * x_stride[1]
     steps_w = steps
     if HAS_BIAS:
         steps_w = steps * (pid_n < BLOCKS_N)
@@ -232,7 +232,8 @@ def implicit_gemm_wgrad_kernel(
         dy = tl.load(dy_ptrs, mask=valid_k[:, None] & valid_m[None, :], other=0.0)
         start = grid.start(pixel, FILTER)
         valid_x = grid.inside_product(start, shift, in_size, valid_k, FILTER)
-        x_ptrs = grid.reach_product(x_ptr + n * x_stride[0], start, shift, offs_x, in_size, x_stride, FILTER)
+        rows, columns = n * x_stride[0], (group * C_in + c) * x_stride[1]
+        x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, FILTER)
         x = tl.load(x_ptrs, mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
