@@ -476,7 +476,6 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
 @pytest.mark.parametrize(
     "build, reason",
     [
-        (lambda: torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"), "padding_mode='reflect' not supported yet"),
         (lambda: torch.nn.Conv2d(1, 2, 3, dtype=torch.complex64), "weight is torch.complex64: expected float16"),
         (lambda: torch.nn.LazyConv2d(2, 3), "lazy: convert after its first forward"),
         (parametrized, "parametrized: convert first"),
@@ -489,7 +488,6 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: torch.nn.LazyConvTranspose2d(2, 3), "lazy: convert after its first forward"),
         (lambda: type("Causal", (torch.nn.Conv1d,), {})(1, 2, 3), "a subclass of torch.nn's layer"),
         (lambda: torch.nn.LazyConv1d(2, 3), "lazy: convert after its first forward"),
-        (lambda: torch.nn.Conv3d(1, 2, 3, padding_mode="circular"), "padding_mode='circular' not supported yet"),
         (lambda: torch.nn.FractionalMaxPool2d(2, 2), "not supported yet"),
         (lambda: torch.nn.MaxUnpool2d(2), "not supported yet"),
     ],
@@ -526,7 +524,7 @@ def test_a_lazy_layer_is_swapped_once_it_knows_its_sizes():
 
 
 def test_a_layer_left_in_two_places_does_not_hide_the_next():
-    pool, conv = torch.nn.FractionalMaxPool2d(2, 2), torch.nn.Conv2d(1, 2, 3, padding_mode="reflect")
+    pool, conv = torch.nn.FractionalMaxPool2d(2, 2), torch.nn.Conv2d(1, 2, 3, dtype=torch.complex64)
     report = convert(torch.nn.Sequential(pool, pool, conv))
     assert names(report.left) == ["0", "2"]
     assert type(conv) is torch.nn.Conv2d

@@ -291,8 +291,8 @@ CONVOLUTIONS = faults(
             "test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels",
         ),
         (
-            "return self.stride, self.padding, self.dilation, self.groups",
-            "return self.stride, self.padding, self.stride, self.groups",
+            '"dilation", "groups", "padding_mode",',
+            '"groups", "padding_mode",',
             "test_every_argument_reaches_the_operator",
         ),
         (

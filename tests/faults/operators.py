@@ -427,8 +427,8 @@ OTHERS = [
         "tritonconv/functional/conv.py",
         CONV,
         [
-            ('activation="relu"\n', "activation=None\n", DEAD),
-            ("pool=(*pool, ceil_mode),", "pool=(*pool, False),", POOLS),
+            ('algorithm, activation="relu")\n', "algorithm, activation=None)\n", DEAD),
+            ("(*pool, ceil_mode))", "(*pool, False))", POOLS),
             (
                 "tuple(weight.shape[2:]), steps, spread), spread, groups",
                 "tuple(weight.shape[2:]), steps, (1,) * rank), spread, groups",

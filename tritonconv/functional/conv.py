@@ -126,20 +126,8 @@ def conv2d_bias_relu(
 
     Source: torch.nn.functional.conv2d and relu.
     """
-    return convolve(
-        "conv2d_bias_relu",
-        2,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        algorithm,
-        activation="relu",
-    )
+    sliding = (stride, padding, dilation, groups, padding_mode)
+    return convolve("conv2d_bias_relu", 2, input, weight, bias, *sliding, algorithm, activation="relu")
 
 
 def conv2d_bias_relu_max_pool2d(
@@ -175,24 +163,10 @@ def conv2d_bias_relu_max_pool2d(
 
     Source: torch.nn.functional.conv2d, relu and max_pool2d.
     """
+    sliding = (stride, padding, dilation, groups, padding_mode)
     pool = window(2, pool_kernel_size, pool_stride, pool_padding, pool_dilation)
-    return convolve(
-        *(
-            "conv2d_bias_relu_max_pool2d",
-            2,
-            input,
-            weight,
-            bias,
-            stride,
-            padding,
-            dilation,
-            groups,
-            padding_mode,
-            algorithm,
-        ),
-        activation="relu",
-        pool=(*pool, ceil_mode),
-    )
+    fused = (*sliding, algorithm, "relu", (*pool, ceil_mode))
+    return convolve("conv2d_bias_relu_max_pool2d", 2, input, weight, bias, *fused)
 
 
 def conv_transpose1d(
