@@ -27,16 +27,17 @@ def _named(*names: str) -> dict[str, Callable[..., Any]]:
 
 _CONVS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
 _MAX_POOLS = [f"{name}{rank}d" for name in ("max_pool", "adaptive_max_pool") for rank in (1, 2, 3)]
-_POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool", "adaptive_avg_pool") for rank in (1, 2, 3)]
+_POOLS = [f"{name}{rank}d" for name in ("avg_pool", "lp_pool", "adaptive_avg_pool", "max_unpool") for rank in (1, 2, 3)]
+_SHUFFLES = ("pixel_shuffle", "pixel_unshuffle")
 _SIZES = ("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 # Each name that torch has for a function of ours. As text, for nothing here calls torch's.
 _NAMES: dict[Any, dict[str, Callable[..., Any]]] = {
     torch.nn.functional: {
-        **_named(*_CONVS, *_MAX_POOLS, *_POOLS, *_SIZES, "relu", "unfold", "fold"),
+        **_named(*_CONVS, *_MAX_POOLS, *_POOLS, *_SIZES, "relu", "unfold", "fold", *_SHUFFLES),
         **{f"{name}_with_indices": _with_indices(getattr(functional, name)) for name in _MAX_POOLS},
     },
     torch: {
-        **_named(*_CONVS, *_MAX_POOLS[:3], "avg_pool1d", "adaptive_avg_pool1d", "relu"),
+        **_named(*_CONVS, *_MAX_POOLS[:3], "avg_pool1d", "adaptive_avg_pool1d", "relu", *_SHUFFLES),
         **{"relu_": _relu_, "adaptive_max_pool1d": _with_indices(functional.adaptive_max_pool1d)},
     },
     torch.Tensor: {"relu": functional.relu, "relu_": _relu_},

@@ -265,6 +265,37 @@ def transposed_size(
     return output
 
 
+def unpooled_size(x_shape: Ints, kernel: Ints, stride: Ints, padding: Ints, output_size: Sequence[int] | None) -> Sizes:
+    """The output size of a max unpooling of a batched input, as given or by the window.
+
+    Raises:
+        RuntimeError: a stride or a size that is not positive.
+        ValueError: an output size of the wrong length, negative, or a stride or more away from the window's.
+    """
+    _require_least("stride", stride, 1)
+    if min(x_shape[1:]) == 0:
+        raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x_shape)}")
+    rank = len(kernel)
+    size = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(x_shape[2:], kernel, stride, padding, strict=True)]
+    if output_size is not None:
+        given = list(output_size)[2:] if len(output_size) == rank + 2 else list(output_size)
+        if len(given) != rank:
+            raise ValueError(
+                f"output_size should be a sequence containing {rank} or {rank + 2} elements, but it has a length of "
+                f"'{len(given)}'"
+            )
+        for axis, (usual, step, length) in enumerate(zip(size, stride, given, strict=True)):
+            if abs(length - usual) >= step:
+                raise ValueError(
+                    f'invalid output_size "{output_size}" (dim {axis} must be between {usual - step} and '
+                    f"{usual + step})"
+                )
+        size = given
+    if min(size) < 0:
+        raise ValueError(f"output_size must contain non-negative spatial dimensions, but got output_size={size}")
+    return tuple(size)
+
+
 def unfold_problem(
     x_shape: Sequence[int],
     kernel: Sequence[int],

@@ -1,10 +1,33 @@
-"""What several functions take, and how it becomes what the operators take."""
+"""What several functions take, and how it becomes what the operators take; a function along each number of axes."""
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from tritonconv.checks import Sizes, as_sizes
 
 IntOrInts = int | Sequence[int]
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def each_rank(
+    function: Callable[Concatenate[int, Arguments], Answer],
+) -> tuple[Callable[Arguments, Answer], Callable[Arguments, Answer], Callable[Arguments, Answer]]:
+    """pool(rank, input, …) as pool1d(input, …), pool2d and pool3d."""
+    _, *parameters = inspect.signature(function).parameters.values()
+
+    def along(rank: int) -> Callable[Arguments, Answer]:
+        @functools.wraps(function)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+            return function(rank, *args, **kwargs)
+
+        call.__name__ = call.__qualname__ = f"{function.__name__}{rank}d"
+        call.__signature__ = inspect.signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
+        return call
+
+    return along(1), along(2), along(3)
 
 
 def window(

@@ -1,4 +1,4 @@
-"""Convolutions, and what follows one in its kernel."""
+"""Convolutions, and what follows one in its kernel. Shapes are along two axes: one has W, three have D before H."""
 
 from typing import Any
 
@@ -14,33 +14,13 @@ from tritonconv.checks import (
     require_filter,
     require_tensor,
 )
-from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.functional.arguments import IntOrInts, each_rank, window
 from tritonconv.ops import operators
 from tritonconv.problems import transposed_size
 
 
-def conv1d(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: IntOrInts = 1,
-    padding: str | IntOrInts = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    *,
-    padding_mode: PaddingMode = "zeros",
-    algorithm: Algorithm = "auto",
-) -> torch.Tensor:
-    """conv2d along one axis: input (N, C_in, W) or (C_in, W), weight (C_out, C_in / groups, S), output (N, C_out, Q).
-
-    Arguments, numerics and errors are conv2d's.
-
-    Source: torch.nn.functional.conv1d.
-    """
-    return convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
-
-
-def conv2d(
+def conv(
+    rank: int,
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
@@ -58,7 +38,7 @@ def conv2d(
         input: (N, C_in, H, W) or (C_in, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
         weight: (C_out, C_in / groups, R, S), any strides.
         bias: (C_out,) or None.
-        stride, dilation: steps in elements, one for both axes or (vertical, horizontal).
+        stride, dilation: steps in elements, one for all axes or one an axis.
         padding: zeros added on each side, in elements; or 'valid' for none, or 'same' for an output of the input's
             size (stride 1; of an odd number of zeros the odd one comes after).
         groups: C_in and C_out are split into that many groups; group i of the output sees group i of the input.
@@ -81,31 +61,10 @@ def conv2d(
         TypeError: an argument of the wrong type.
         ValueError: an unknown algorithm or padding mode.
 
-    Source: torch.nn.functional.conv2d; its padding modes are torch.nn.functional.pad's.
+    Source: torch.nn.functional.conv1d, conv2d and conv3d; the padding modes are torch.nn.functional.pad's.
     """
-    return convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
-
-
-def conv3d(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: IntOrInts = 1,
-    padding: str | IntOrInts = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    *,
-    padding_mode: PaddingMode = "zeros",
-    algorithm: Algorithm = "auto",
-) -> torch.Tensor:
-    """conv2d along three axes: input (N, C_in, D, H, W) or (C_in, D, H, W), weight (C_out, C_in / groups, T, R, S).
-
-    Returns (N, C_out, Z, P, Q) or (C_out, Z, P, Q), channels_last_3d if input or weight is. Arguments, numerics and
-    errors are conv2d's.
-
-    Source: torch.nn.functional.conv3d.
-    """
-    return convolve("conv3d", 3, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm)
+    sliding = (stride, padding, dilation, groups, padding_mode)
+    return convolve(f"conv{rank}d", rank, input, weight, bias, *sliding, algorithm)
 
 
 def conv2d_bias_relu(
@@ -169,27 +128,8 @@ def conv2d_bias_relu_max_pool2d(
     return convolve("conv2d_bias_relu_max_pool2d", 2, input, weight, bias, *fused)
 
 
-def conv_transpose1d(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: IntOrInts = 1,
-    padding: IntOrInts = 0,
-    output_padding: IntOrInts = 0,
-    groups: int = 1,
-    dilation: IntOrInts = 1,
-    *,
-    algorithm: Algorithm = "auto",
-) -> torch.Tensor:
-    """conv_transpose2d along one axis: input (N, C_in, W) or (C_in, W), weight (C_in, C_out / groups, S).
-
-    Source: torch.nn.functional.conv_transpose1d.
-    """
-    sliding = (stride, padding, output_padding, groups, dilation)
-    return _transpose("conv_transpose1d", 1, input, weight, bias, *sliding, algorithm)
-
-
-def conv_transpose2d(
+def conv_transpose(
+    rank: int,
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
@@ -209,7 +149,7 @@ def conv_transpose2d(
         input: (N, C_in, H, W) or (C_in, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
         weight: (C_in, C_out / groups, R, S), any strides.
         bias: (C_out,) or None.
-        stride, dilation: steps in elements, one for both axes or (vertical, horizontal).
+        stride, dilation: steps in elements, one for all axes or one an axis.
         padding: elements left out of the output on each side.
         output_padding: elements added to the output behind, less than stride or than dilation.
         groups: C_in and C_out are split into that many groups.
@@ -221,32 +161,21 @@ def conv_transpose2d(
 
     Numerics and errors are conv2d's.
 
-    Source: torch.nn.functional.conv_transpose2d.
+    Source: torch.nn.functional.conv_transpose1d, conv_transpose2d and conv_transpose3d.
     """
-    sliding = (stride, padding, output_padding, groups, dilation)
-    return _transpose("conv_transpose2d", 2, input, weight, bias, *sliding, algorithm)
-
-
-def conv_transpose3d(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: IntOrInts = 1,
-    padding: IntOrInts = 0,
-    output_padding: IntOrInts = 0,
-    groups: int = 1,
-    dilation: IntOrInts = 1,
-    *,
-    algorithm: Algorithm = "auto",
-) -> torch.Tensor:
-    """conv_transpose2d along three axes: input (N, C_in, D, H, W) or (C_in, D, H, W).
-
-    weight: (C_in, C_out / groups, T, R, S).
-
-    Source: torch.nn.functional.conv_transpose3d.
-    """
-    sliding = (stride, padding, output_padding, groups, dilation)
-    return _transpose("conv_transpose3d", 3, input, weight, bias, *sliding, algorithm)
+    name = f"conv_transpose{rank}d"
+    x, unbatched = require_batch(name, input, rank)
+    require_filter(name, weight, rank)
+    if bias is not None:
+        require_tensor(name, "bias", bias)
+    groups = as_count(name, "groups", groups)
+    steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
+    pads, added = as_sizes("padding", padding, rank), as_sizes("output_padding", output_padding, rank)
+    b_shape = None if bias is None else bias.shape
+    size = transposed_size(x.shape, weight.shape, b_shape, steps, pads, added, spread, groups)
+    flat = [pad for p, a in zip(pads, added, strict=True) for pad in (p, p - a)]
+    y = operators.convolution_transpose(x, weight, bias, size, steps, flat, spread, groups, algorithm)
+    return y.squeeze(0) if unbatched else y
 
 
 def convolve(
@@ -279,28 +208,5 @@ def convolve(
     return y.squeeze(0) if unbatched else y
 
 
-def _transpose(
-    name: str,
-    rank: int,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: IntOrInts,
-    padding: IntOrInts,
-    output_padding: IntOrInts,
-    groups: int,
-    dilation: IntOrInts,
-    algorithm: str,
-) -> torch.Tensor:
-    x, unbatched = require_batch(name, input, rank)
-    require_filter(name, weight, rank)
-    if bias is not None:
-        require_tensor(name, "bias", bias)
-    groups = as_count(name, "groups", groups)
-    steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
-    pads, added = as_sizes("padding", padding, rank), as_sizes("output_padding", output_padding, rank)
-    b_shape = None if bias is None else bias.shape
-    size = transposed_size(x.shape, weight.shape, b_shape, steps, pads, added, spread, groups)
-    flat = [pad for p, a in zip(pads, added, strict=True) for pad in (p, p - a)]
-    y = operators.convolution_transpose(x, weight, bias, size, steps, flat, spread, groups, algorithm)
-    return y.squeeze(0) if unbatched else y
+conv1d, conv2d, conv3d = each_rank(conv)
+conv_transpose1d, conv_transpose2d, conv_transpose3d = each_rank(conv_transpose)

@@ -2,7 +2,7 @@
 
 import torch
 
-from tritonconv.checks import Sizes, as_sizes, require_batch
+from tritonconv.checks import Sizes, as_count, as_sizes, require_batch, require_tensor
 from tritonconv.functional.arguments import IntOrInts, window
 from tritonconv.ops import operators
 from tritonconv.problems import fold_problem
@@ -31,7 +31,7 @@ def unfold(
     Source: torch.nn.functional.unfold.
     """
     x, unbatched = require_batch("unfold", input, 2)
-    columns = operators.unfold(x, *_patch(kernel_size, stride, padding, dilation)).flatten(2)
+    columns = operators.unfold(x, *_patch(kernel_size, stride, padding, dilation), False).flatten(2)
     return columns.squeeze(0) if unbatched else columns
 
 
@@ -63,8 +63,82 @@ def fold(
     kernel, *sliding = _patch(kernel_size, stride, padding, dilation)
     size = as_sizes("output_size", output_size, 2)
     problem = fold_problem(columns.shape, size, kernel, *sliding)
-    y = operators.fold(columns.unflatten(2, problem.output_size), size, kernel, *sliding)
+    y = operators.fold(columns.unflatten(2, problem.output_size), size, kernel, *sliding, False)
     return y.squeeze(0) if unbatched else y
+
+
+def pixel_shuffle(input: torch.Tensor, upscale_factor: int) -> torch.Tensor:
+    """y[…, c, h·r + i, w·r + j] = input[…, c·r² + i·r + j, h, w], r = upscale_factor: channels become pixels.
+
+    Args:
+        input: (*, C · r², H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
+        upscale_factor: r, positive.
+
+    Returns:
+        (*, C, H · r, W · r) in the input's dtype and memory format.
+
+    Raises:
+        RuntimeError: sizes that do not go together.
+        NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
+
+    Source: torch.nn.functional.pixel_shuffle; Shi et al. (2016).
+    """
+    r, *batch, C, H, W = _shuffle("pixel_shuffle", input, "upscale_factor", upscale_factor)
+    if C % r**2:
+        raise RuntimeError(
+            "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of upscale_factor, "
+            f"but input.size(-3)={C} is not divisible by {r**2}"
+        )
+    shape = (*batch, C // r**2, H * r, W * r)
+    if input.numel() == 0:
+        return input.reshape(shape)
+    return operators.fold(input.reshape(-1, C, H, W), shape[-2:], *_blocks(r)).reshape(shape)
+
+
+def pixel_unshuffle(input: torch.Tensor, downscale_factor: int) -> torch.Tensor:
+    """The inverse of pixel_shuffle: pixels become channels.
+
+    Args:
+        input: (*, C, H · r, W · r), as in pixel_shuffle.
+        downscale_factor: r, positive.
+
+    Returns:
+        (*, C · r², H, W) in the input's dtype and memory format.
+
+    Errors are pixel_shuffle's.
+
+    Source: torch.nn.functional.pixel_unshuffle.
+    """
+    r, *batch, C, H, W = _shuffle("pixel_unshuffle", input, "downscale_factor", downscale_factor)
+    for name, axis, size in (("height", -2, H), ("width", -1, W)):
+        if size % r:
+            raise RuntimeError(
+                f"pixel_unshuffle expects {name} to be divisible by downscale_factor, but input.size({axis})={size} "
+                f"is not divisible by {r}"
+            )
+    shape = (*batch, C * r**2, H // r, W // r)
+    if input.numel() == 0:
+        return input.reshape(shape)
+    return operators.unfold(input.reshape(-1, C, H, W), *_blocks(r)).reshape(shape)
+
+
+def _shuffle(operator: str, input: torch.Tensor, name: str, factor: int) -> Sizes:
+    """The factor, and the input's sizes."""
+    require_tensor(operator, "input", input)
+    factor = as_count(operator, name, factor)
+    if input.dim() < 3:
+        raise RuntimeError(
+            f"{operator} expects input to have at least 3 dimensions, but got input with {input.dim()} dimension(s)"
+        )
+    if factor <= 0:
+        raise RuntimeError(f"{operator} expects a positive {name}, but got {factor}")
+    return factor, *input.shape
+
+
+def _blocks(r: int) -> tuple[Sizes, Sizes, Sizes, Sizes, bool]:
+    """Patches that lie side by side; the memory format is the input's."""
+    return (r, r), (r, r), (0, 0, 0, 0), (1, 1), True
 
 
 def _patch(

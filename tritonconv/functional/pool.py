@@ -1,13 +1,17 @@
-"""Pooling."""
+"""Pooling, along one, two and three axes. Shapes below are along two: one axis has W alone, three have D before H."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, overload
 
 import torch
 
-from tritonconv.checks import Sizes, as_sizes, require_batch
-from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.checks import Sizes, as_sizes, require_batch, require_tensor
+from tritonconv.functional.arguments import IntOrInts, each_rank, window
 from tritonconv.ops import operators
+from tritonconv.problems import unpooled_size
+
+Tensors = tuple[torch.Tensor, torch.Tensor]
+OutputSize = IntOrInts | Sequence[int | None] | None
 
 
 class _MaxPool(Protocol):
@@ -36,37 +40,29 @@ class _MaxPool(Protocol):
         ceil_mode: bool = False,
         *,
         return_indices: Literal[True],
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    ) -> Tensors: ...
 
     @overload
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-def _two_answers(function: Callable[..., Any]) -> _MaxPool:
-    return function
+class _AdaptiveMaxPool(Protocol):
+    """The two answers of an adaptive max pooling."""
+
+    @overload
+    def __call__(
+        self, input: torch.Tensor, output_size: OutputSize, return_indices: Literal[False] = False
+    ) -> torch.Tensor: ...
+
+    @overload
+    def __call__(self, input: torch.Tensor, output_size: OutputSize, return_indices: Literal[True]) -> Tensors: ...
+
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-@_two_answers
-def max_pool1d(
-    input: torch.Tensor,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None = None,
-    padding: IntOrInts = 0,
-    dilation: IntOrInts = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    """max_pool2d along one axis: input (N, C, W) or (C, W), output (N, C, Q) or (C, Q).
-
-    Indices count along W. Arguments and errors are max_pool2d's.
-
-    Source: torch.nn.functional.max_pool1d.
-    """
-    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-
-
-@_two_answers
-def max_pool2d(
+def max_pool(
+    rank: int,
     input: torch.Tensor,
     kernel_size: IntOrInts,
     stride: IntOrInts | None = None,
@@ -82,8 +78,8 @@ def max_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
-        kernel_size, stride, padding, dilation: in elements, one for both axes or (vertical, horizontal); stride is
-            kernel_size unless given, padding at most half the window.
+        kernel_size, stride, padding, dilation: in elements, one for all axes or one an axis; stride is kernel_size
+            unless given, padding at most half the window.
         ceil_mode: round the output size up.
         return_indices: also return where each maximum was.
 
@@ -96,47 +92,60 @@ def max_pool2d(
         NotImplementedError: a dtype other than the four.
         TypeError: an argument of the wrong type.
 
-    Source: torch.nn.functional.max_pool2d.
+    Source: torch.nn.functional.max_pool1d, max_pool2d and max_pool3d.
     """
-    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    x, unbatched = require_batch(f"max_pool{rank}d", input, rank)
+    sliding = window(rank, kernel_size, stride, padding, dilation)
+    y, _, indices = operators.max_pool(x, *sliding, ceil_mode, return_indices)
+    if unbatched:
+        y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
+    return (y, indices) if return_indices else y
 
 
-@_two_answers
-def max_pool3d(
+def max_unpool(
+    rank: int,
     input: torch.Tensor,
+    indices: torch.Tensor,
     kernel_size: IntOrInts,
     stride: IntOrInts | None = None,
     padding: IntOrInts = 0,
-    dilation: IntOrInts = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    """max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W), output (N, C, Z, P, Q).
-
-    Indices are (d · H + h) · W + w. Arguments and errors are max_pool2d's.
-
-    Source: torch.nn.functional.max_pool3d.
-    """
-    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-
-
-def avg_pool1d(
-    input: torch.Tensor,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None = None,
-    padding: IntOrInts = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    output_size: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """avg_pool2d along one axis: input (N, C, W) or (C, W).
+    """The image that has each input pixel at its index, and 0 elsewhere; of several at one index the last.
 
-    Source: torch.nn.functional.avg_pool1d.
+    Args:
+        input: (N, C, P, Q) or (C, P, Q), as max_pool returns it; any strides; CPU or GPU.
+        indices: int64, of the input's shape: h · W + w in the output's plane, as max_pool returns them.
+        kernel_size, stride, padding: max_pool's.
+        output_size: (H, W), or with two entries before, where several sizes pool to the input's.
+
+    Returns:
+        (N, C, H, W) or (C, H, W) in the input's dtype; channels_last if input is. H = (P − 1)·stride + kernel_size −
+        2·padding unless given.
+
+    Raises:
+        ValueError: an output_size of the wrong length or too far from that.
+        RuntimeError: sizes that do not go together, indices that are not int64 or (on a GPU asynchronously) outside.
+        NotImplementedError: a dtype other than the four.
+
+    Source: torch.nn.functional.max_unpool1d, max_unpool2d and max_unpool3d.
     """
-    sliding = window(1, kernel_size, stride, padding)[:3]
-    return _avg_pool("avg_pool1d", 1, input, *sliding, ceil_mode, count_include_pad, None)
+    name = f"max_unpool{rank}d"
+    x, unbatched = require_batch(name, input, rank)
+    require_tensor(name, "indices", indices)
+    kernel, steps, pads, _ = window(rank, kernel_size, stride, padding)
+    if indices.shape != input.shape:
+        raise RuntimeError(
+            f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) but got indices "
+            f"tensor with shape: {list(indices.shape)}"
+        )
+    size = unpooled_size(x.shape, kernel, steps, pads, output_size)
+    y = operators.max_unpool(x, indices.unsqueeze(0) if unbatched else indices, size)
+    return y.squeeze(0) if unbatched else y
 
 
-def avg_pool2d(
+def avg_pool(
+    rank: int,
     input: torch.Tensor,
     kernel_size: IntOrInts,
     stride: IntOrInts | None = None,
@@ -149,58 +158,31 @@ def avg_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
-        kernel_size, stride, padding: in elements, one for both axes or (vertical, horizontal); stride is kernel_size
-            unless given, padding (with zeros) at most half the window.
+        kernel_size, stride, padding: in elements, one for all axes or one an axis; stride is kernel_size unless given,
+            padding (with zeros) at most half the window.
         ceil_mode: round the output size up.
         count_include_pad: count the padding's zeros too, but not what lies beyond.
-        divisor_override: divide by this number instead.
+        divisor_override: divide by this number instead; not along one axis.
 
     Returns:
-        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format. Sums in float32 (float64 for float64).
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format, contiguous along three axes. Sums in float32
+        (float64 for float64).
 
     Raises:
         RuntimeError: sizes that do not go together, or a divisor of 0.
         NotImplementedError: a dtype other than the four.
         TypeError: an argument of the wrong type.
 
-    Source: torch.nn.functional.avg_pool2d.
+    Source: torch.nn.functional.avg_pool1d, avg_pool2d and avg_pool3d.
     """
-    sliding = window(2, kernel_size, stride, padding)[:3]
-    return _avg_pool("avg_pool2d", 2, input, *sliding, ceil_mode, count_include_pad, divisor_override)
+    x, unbatched = require_batch(f"avg_pool{rank}d", input, rank)
+    sliding = window(rank, kernel_size, stride, padding)[:3]
+    y = operators.average_pool(x, *sliding, ceil_mode, count_include_pad, divisor_override)
+    return y.squeeze(0) if unbatched else y
 
 
-def avg_pool3d(
-    input: torch.Tensor,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None = None,
-    padding: IntOrInts = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> torch.Tensor:
-    """avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
-
-    Source: torch.nn.functional.avg_pool3d.
-    """
-    sliding = window(3, kernel_size, stride, padding)[:3]
-    return _avg_pool("avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, divisor_override)
-
-
-def lp_pool1d(
-    input: torch.Tensor,
-    norm_type: float,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None = None,
-    ceil_mode: bool = False,
-) -> torch.Tensor:
-    """lp_pool2d along one axis: input (N, C, W) or (C, W).
-
-    Source: torch.nn.functional.lp_pool1d.
-    """
-    return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def lp_pool2d(
+def lp_pool(
+    rank: int,
     input: torch.Tensor,
     norm_type: float,
     kernel_size: IntOrInts,
@@ -215,158 +197,64 @@ def lp_pool2d(
     Args:
         input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
         norm_type: p, not 0.
-        kernel_size, stride: in elements, one for both axes or (vertical, horizontal); stride is kernel_size by default.
+        kernel_size, stride: in elements, one for all axes or one an axis; stride is kernel_size by default.
         ceil_mode: round the output size up.
 
     Returns:
-        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format.
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format, contiguous along three axes.
 
     Raises:
         RuntimeError: sizes that do not go together.
         ZeroDivisionError: norm_type is 0.
         NotImplementedError: a dtype other than the four.
 
-    Source: torch.nn.functional.lp_pool2d.
+    Source: torch.nn.functional.lp_pool1d, lp_pool2d and lp_pool3d.
     """
-    return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
+    x, unbatched = require_batch(f"lp_pool{rank}d", input, rank)
+    kernel, steps, *_ = window(rank, kernel_size, stride, 0)
+    y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
+    return y.squeeze(0) if unbatched else y
 
 
-def lp_pool3d(
-    input: torch.Tensor,
-    norm_type: float,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None = None,
-    ceil_mode: bool = False,
-) -> torch.Tensor:
-    """lp_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
-
-    Source: torch.nn.functional.lp_pool3d.
-    """
-    return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def adaptive_avg_pool1d(input: torch.Tensor, output_size: IntOrInts) -> torch.Tensor:
-    """adaptive_avg_pool2d along one axis: input (N, C, W) or (C, W).
-
-    Source: torch.nn.functional.adaptive_avg_pool1d.
-    """
-    return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
-
-
-def adaptive_avg_pool2d(input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None) -> torch.Tensor:
+def adaptive_avg_pool(rank: int, input: torch.Tensor, output_size: OutputSize) -> torch.Tensor:
     """The average of each of P × Q windows that cover the input; window p has the rows from ⌊p·H/P⌋ to ⌈(p + 1)·H/P⌉.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
-        output_size: (P, Q), or one number for both; None for the input's own.
+        output_size: (P, Q), or one number for all axes; None for the input's own.
 
     Returns:
-        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format. Sums in float32 (float64 for float64).
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format, contiguous along three axes. Sums in float32
+        (float64 for float64).
 
     Raises:
         RuntimeError: sizes that do not go together.
         NotImplementedError: a dtype other than the four.
         TypeError: an argument of the wrong type.
 
-    Source: torch.nn.functional.adaptive_avg_pool2d.
+    Source: torch.nn.functional.adaptive_avg_pool1d, adaptive_avg_pool2d and adaptive_avg_pool3d.
     """
-    return _adaptive_avg_pool("adaptive_avg_pool2d", 2, input, output_size)
-
-
-def adaptive_avg_pool3d(input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None) -> torch.Tensor:
-    """adaptive_avg_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
-
-    Source: torch.nn.functional.adaptive_avg_pool3d.
-    """
-    return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
-
-
-def adaptive_max_pool1d(input: torch.Tensor, output_size: IntOrInts, return_indices: bool = False) -> Any:
-    """adaptive_max_pool2d along one axis: input (N, C, W) or (C, W).
-
-    Source: torch.nn.functional.adaptive_max_pool1d.
-    """
-    return _adaptive_max_pool("adaptive_max_pool1d", 1, input, output_size, return_indices)
-
-
-def adaptive_max_pool2d(
-    input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None, return_indices: bool = False
-) -> Any:
-    """The maximum of each of P × Q windows that cover the input, as in adaptive_avg_pool2d; NaN wins.
-
-    Args:
-        input, output_size: as in adaptive_avg_pool2d.
-        return_indices: also return where each maximum was.
-
-    Returns:
-        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format; with return_indices also int64 indices
-        h · W + w into the plane, of the same shape.
-
-    Errors are adaptive_avg_pool2d's.
-
-    Source: torch.nn.functional.adaptive_max_pool2d.
-    """
-    return _adaptive_max_pool("adaptive_max_pool2d", 2, input, output_size, return_indices)
-
-
-def adaptive_max_pool3d(
-    input: torch.Tensor, output_size: IntOrInts | Sequence[int | None] | None, return_indices: bool = False
-) -> Any:
-    """adaptive_max_pool2d along three axes: input (N, C, D, H, W) or (C, D, H, W); contiguous output, as torch's.
-
-    Source: torch.nn.functional.adaptive_max_pool3d.
-    """
-    return _adaptive_max_pool("adaptive_max_pool3d", 3, input, output_size, return_indices)
-
-
-def _max_pool(
-    name: str,
-    rank: int,
-    input: torch.Tensor,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None,
-    padding: IntOrInts,
-    dilation: IntOrInts,
-    ceil_mode: bool,
-    return_indices: bool,
-) -> Any:
-    x, unbatched = require_batch(name, input, rank)
-    sliding = window(rank, kernel_size, stride, padding, dilation)
-    y, _, indices = operators.max_pool(x, *sliding, ceil_mode, return_indices)
-    if unbatched:
-        y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
-    return (y, indices) if return_indices else y
-
-
-def _avg_pool(name: str, rank: int, input: torch.Tensor, *average: Any) -> torch.Tensor:
-    x, unbatched = require_batch(name, input, rank)
-    y = operators.average_pool(x, *average)
-    return y.squeeze(0) if unbatched else y
-
-
-def _lp_pool(
-    name: str,
-    rank: int,
-    input: torch.Tensor,
-    norm_type: float,
-    kernel_size: IntOrInts,
-    stride: IntOrInts | None,
-    ceil_mode: bool,
-) -> torch.Tensor:
-    x, unbatched = require_batch(name, input, rank)
-    kernel, steps, *_ = window(rank, kernel_size, stride, 0)
-    y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
-    return y.squeeze(0) if unbatched else y
-
-
-def _adaptive_avg_pool(name: str, rank: int, input: torch.Tensor, output_size: Any) -> torch.Tensor:
-    x, unbatched, sizes = _adaptive(name, rank, input, output_size)
+    x, unbatched, sizes = _adaptive(f"adaptive_avg_pool{rank}d", rank, input, output_size)
     y = operators.resample(x, sizes, "area", (0.0,) * rank, False, False)
     return y.squeeze(0) if unbatched else y
 
 
-def _adaptive_max_pool(name: str, rank: int, input: torch.Tensor, output_size: Any, return_indices: bool) -> Any:
-    x, unbatched, sizes = _adaptive(name, rank, input, output_size)
+def adaptive_max_pool(rank: int, input: torch.Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
+    """The maximum of each of P × Q windows that cover the input, as in adaptive_avg_pool; NaN wins.
+
+    Args:
+        input, output_size: as in adaptive_avg_pool.
+        return_indices: also return where each maximum was.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q) in the input's dtype and memory format, contiguous along three axes; with
+        return_indices also int64 indices h · W + w into the plane, of the same shape.
+
+    Errors are adaptive_avg_pool's.
+
+    Source: torch.nn.functional.adaptive_max_pool1d, adaptive_max_pool2d and adaptive_max_pool3d.
+    """
+    x, unbatched, sizes = _adaptive(f"adaptive_max_pool{rank}d", rank, input, output_size)
     y, indices = operators.adaptive_max_pool(x, sizes)
     if unbatched:
         y, indices = y.squeeze(0), indices.squeeze(0)
@@ -384,3 +272,32 @@ def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tu
     if min(sizes) < 0:
         raise RuntimeError(f"elements of output_size must be greater than or equal to 0, but got {output_size!r}")
     return x, unbatched, sizes
+
+
+max_pool1d: _MaxPool
+max_pool2d: _MaxPool
+max_pool3d: _MaxPool
+max_pool1d, max_pool2d, max_pool3d = each_rank(max_pool)
+max_unpool1d, max_unpool2d, max_unpool3d = each_rank(max_unpool)
+_, avg_pool2d, avg_pool3d = each_rank(avg_pool)
+lp_pool1d, lp_pool2d, lp_pool3d = each_rank(lp_pool)
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = each_rank(adaptive_avg_pool)
+adaptive_max_pool1d: _AdaptiveMaxPool
+adaptive_max_pool2d: _AdaptiveMaxPool
+adaptive_max_pool3d: _AdaptiveMaxPool
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = each_rank(adaptive_max_pool)
+
+
+def avg_pool1d(
+    input: torch.Tensor,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None = None,
+    padding: IntOrInts = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> torch.Tensor:
+    """avg_pool2d along one axis, which takes no divisor.
+
+    Source: torch.nn.functional.avg_pool1d.
+    """
+    return avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import triton.language as tl
+from triton._C.libtriton.ir import ATOMIC_OP
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
 from tritonconv.interpreter import memory
@@ -87,6 +88,12 @@ class Builder(InterpreterBuilder):
     def create_masked_store(self, ptrs: TensorHandle, value: TensorHandle, mask: TensorHandle, *_: Any) -> None:
         memory.access(memory.store, ptrs, mask, value)
 
+    def create_atomic_rmw(self, op: Any, ptrs: TensorHandle, value: TensorHandle, mask: TensorHandle, *_: Any) -> Any:
+        if op != ATOMIC_OP.MAX:
+            raise NotImplementedError(f"{op} in the interpreter")
+        memory.access(memory.maximum, ptrs, mask, value)
+        return value  # what was there before is not kept
+
 
 def _everywhere(ptr: TensorHandle) -> TensorHandle:
     return TensorHandle(np.broadcast_to(np.True_, ptr.data.shape), tl.int1)
@@ -95,9 +102,9 @@ def _everywhere(ptr: TensorHandle) -> TensorHandle:
 def _wrap_builder() -> None:
     """Record every operation but loads and stores, which do it themselves, and give up on what acts otherwise."""
     for name in dir(Builder):
-        if any(word in name for word in ("atomic", "descriptor", "print")):
+        if any(word in name for word in ("atomic_cas", "descriptor", "print")):
             setattr(Builder, name, unrecorded(getattr(Builder, name)))
-        elif name.startswith("create_") and not name.endswith(("_load", "_store")):
+        elif name.startswith("create_") and not name.endswith(("_load", "_store", "_rmw")):
             setattr(Builder, name, recorded(getattr(Builder, name)))
 
 

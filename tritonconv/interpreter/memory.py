@@ -33,7 +33,7 @@ def bytes_of(t: torch.Tensor) -> np.ndarray:
 
 
 def access(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle) -> Any:
-    """`load` (the operand is what masked places give) or `store` (it is what to write).
+    """`load` (the operand is what masked places give), `store` or `maximum` (it is what to write).
 
     Where pointers and mask do not come from memory, what they say is a constant of the record.
     """
@@ -103,3 +103,17 @@ def store(
 ) -> None:
     if index.size:
         tensors[tensor].view(dtype)[index] = value.data if inside is None else value.data.take(inside)
+
+
+def maximum(
+    tensor: int,
+    dtype: np.dtype,
+    index: np.ndarray,  # of the places that are not masked out; one may stand there several times
+    inside: np.ndarray | None,
+    shape: tuple[int, ...],
+    value: TensorHandle,
+) -> None:
+    """Store the larger of what is there and the value."""
+    if index.size:
+        values = value.data if inside is None else value.data.take(inside)
+        np.maximum.at(tensors[tensor].view(dtype), index, values)

@@ -5,8 +5,9 @@ y[n, c, p, q] = Σ_{i, j} rows.weight[p, i] · columns.weight[q, j] · x[n, c, r
 Interpolation, area averages and adaptive average pooling are this, each with its tables, one an axis (tables.py). So is
 the gradient: the same sum with the tables turned round, each input pixel with the outputs that it went to. An axis at a
 time where that takes fewer terms. Any strides; sums in fp32 (fp64 for fp64). The tile is pixels × channels.
-An adaptive maximum looks at the same places and keeps the largest and where it was; its gradient gathers.
-Source: torch.nn.functional.interpolate, adaptive_avg_pool2d and adaptive_max_pool2d.
+An adaptive maximum looks at the same places and keeps the largest and where it was; its gradient gathers. Max unpooling
+gathers too, once every pixel has claimed its place: of several the last has it, so that two runs give the same.
+Source: torch.nn.functional.interpolate, adaptive_avg_pool2d, adaptive_max_pool2d and max_unpool2d.
 """
 
 import math
@@ -138,7 +139,7 @@ def adaptive_max_backward_kernel(
 def gather_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
     x_stride,
-    place_ptr,  # (N, C, Z, P, Q), int64, any strides
+    place_ptr,  # (N, C, Z, P, Q), int32 or int64, any strides; −1 for none
     place_stride,
     y_ptr,  # (N, C, Z, P, Q)
     y_stride,
@@ -150,16 +151,47 @@ def gather_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program reads x at BLOCK_M × BLOCK_N places. Grid: (pixel blocks · channel blocks,)."""
+    """One program reads x at BLOCK_M × BLOCK_N places, 0 for none. Grid: (pixel blocks · channel blocks,)."""
     pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
-    place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=0).to(OFFSET)
-    _, source = grid.unravel(place, in_size)
+    place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=-1).to(OFFSET)
+    _, source = grid.unravel(tl.maximum(place, 0), in_size)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(source, x_stride))
-    value = tl.load(x_ptrs, mask=valid, other=0.0)
+    value = tl.load(x_ptrs, mask=place >= 0, other=0.0)
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
+
+
+@jit
+def claim_kernel(
+    index_ptr,  # (N, C, P, Q), int64, any strides: of each pixel, the number of its place in the output
+    index_stride,
+    place_ptr,  # (N, C, H, W), int32 or int64, −1 at first: of each place, the number of the last pixel there
+    place_stride,
+    N,
+    C,
+    in_size,
+    out_size,
+    OFFSET: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One program claims the places of BLOCK_M pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,).
+
+    The maximum of whole numbers is the same in any order.
+    """
+    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
+    valid = (n < N)[:, None] & (c < C)[None, :]
+    index = tl.load(grid.tile(index_ptr, index_stride, n, position, c), mask=valid, other=-1)
+    valid = valid & (index >= 0) & (index < out_size[0].to(tl.int64) * out_size[1] * out_size[2])
+    _, place = grid.unravel(tl.where(valid, index, 0).to(OFFSET), out_size)
+    place_ptrs = place_ptr + ((n * place_stride[0])[:, None] + (c * place_stride[1])[None, :])
+    own = tl.broadcast_to(grid.ravel(position, in_size)[:, None], (BLOCK_M, BLOCK_N))
+    own = own.to(place_ptr.dtype.element_ty)
+    tl.atomic_max(place_ptrs + grid.offset(place, place_stride), own, mask=valid, sem="relaxed")
 
 
 def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
@@ -236,6 +268,27 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
             **numerics(dy, dy, place, index, dx),
             **tile,
         )
+
+
+def unpool(x: torch.Tensor, index: torch.Tensor, y: torch.Tensor) -> None:
+    """Fill y with each pixel of x at its index, numbered in y's images, and 0 elsewhere."""
+    if y.numel() == 0:
+        return
+    few = math.prod(x.shape[2:]) < 2**31
+    place = torch.full_like(y, -1, dtype=torch.int32 if few else torch.int64)
+    if x.numel() > 0:
+        programs, tile = tiled("claim", index)
+        claim_kernel[(programs,)](
+            index_ptr=index,
+            index_stride=grid.strides(index),
+            place_ptr=place,
+            place_stride=grid.strides(place),
+            in_size=grid.three(x.shape[2:]),
+            out_size=grid.three(y.shape[2:]),
+            OFFSET=numerics(x, index, place)["OFFSET"],
+            **tile,
+        )
+    gather(x, place, y)
 
 
 def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:

@@ -2,15 +2,11 @@
 
 import torch
 
-from tritonconv import functional
-from tritonconv.nn.ours import Ours
+from tritonconv.nn.ours import Calls
 
 
-class ReLU(Ours, torch.nn.ReLU):
+class ReLU(Calls, torch.nn.ReLU, function="relu"):
     """y = max(0, x), of any shape; NaN stays NaN.
 
     Source: torch.nn.ReLU.
     """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.relu(input, inplace=self.inplace)

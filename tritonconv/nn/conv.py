@@ -237,3 +237,16 @@ class ConvReLUMaxPool2d(Conv2d):
 
     def extra_repr(self) -> str:
         return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in self._pool.items())])
+
+
+def _lazy(kind: Any) -> Any:
+    """`kind` that takes its in_channels from the first input, and then is one."""
+    name = f"Lazy{kind.__name__}"
+    members = {"cls_to_become": kind, "__module__": __name__, "__doc__": f"A lazy {kind.__name__}: torch.nn.{name}."}
+    return type(name, (getattr(torch.nn, name), kind), members)
+
+
+LazyConv1d, LazyConv2d, LazyConv3d = map(_lazy, (Conv1d, Conv2d, Conv3d))
+LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d = map(
+    _lazy, (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+)

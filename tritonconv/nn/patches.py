@@ -1,26 +1,33 @@
-"""Patches of an image as columns, and back."""
+"""Patches of an image as columns, and back; pixels as channels, and back."""
 
 import torch
 
-from tritonconv import functional
-from tritonconv.nn.ours import Ours
+from tritonconv.nn.ours import Calls
 
 
-class Unfold(Ours, torch.nn.Unfold):
+class Unfold(Calls, torch.nn.Unfold, function="unfold"):
     """The patches of an image, (N, C, H, W) or (C, H, W), as columns (N, C · R · S, L) or (C · R · S, L).
 
     Source: torch.nn.Unfold.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
-
-class Fold(Ours, torch.nn.Fold):
+class Fold(Calls, torch.nn.Fold, function="fold"):
     """Unfold's adjoint: columns (N, C · R · S, L) or (C · R · S, L) added up to an image of `output_size`.
 
     Source: torch.nn.Fold.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+
+class PixelShuffle(Calls, torch.nn.PixelShuffle, function="pixel_shuffle"):
+    """(*, C · r², H, W) → (*, C, H · r, W · r), r = `upscale_factor`.
+
+    Source: torch.nn.PixelShuffle.
+    """
+
+
+class PixelUnshuffle(Calls, torch.nn.PixelUnshuffle, function="pixel_unshuffle"):
+    """(*, C, H · r, W · r) → (*, C · r², H, W), r = `downscale_factor`.
+
+    Source: torch.nn.PixelUnshuffle.
+    """

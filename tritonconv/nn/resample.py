@@ -2,20 +2,16 @@
 
 import torch
 
-from tritonconv import functional
-from tritonconv.nn.ours import Ours
+from tritonconv.nn.ours import Calls
 
 
-class Upsample(Ours, torch.nn.Upsample):
+class Upsample(Calls, torch.nn.Upsample, function="interpolate"):
     """(N, C, W), (N, C, H, W) or (N, C, D, H, W) at another size; see functional.interpolate.
 
     Source: torch.nn.Upsample.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        how = (self.mode, self.align_corners)
-        recompute = self.recompute_scale_factor
-        return functional.interpolate(input, self.size, self.scale_factor, *how, recompute_scale_factor=recompute)
+    antialias = False
 
 
 class UpsamplingNearest2d(Upsample, torch.nn.UpsamplingNearest2d):

@@ -13,6 +13,7 @@ import torch
 from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import pooling, resample
 from tritonconv.kernels.tables import Table, tables
+from tritonconv.layouts import is_channels_last
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import PoolProblem, average_problem, covered_problem, lp_problem, pool_problem
 
@@ -105,6 +106,72 @@ class MaxPoolGather(Operator):
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
         return (operators.max_pool_backward(gradients[0], self.argmax, size, *self.window, self.channels_last),)
+
+
+@register
+class MaxUnpool(Operator):
+    """y, (N, C, *output_size): x at its indices into the plane, 0 elsewhere."""
+
+    schema = "max_unpool(Tensor x, Tensor indices, SymInt[] output_size) -> Tensor y"
+    keeps_3d = False
+
+    @property
+    def channels_last(self) -> bool:  # type: ignore[override]
+        return is_channels_last(self.x)
+
+    def problem(self) -> None:
+        require_tensors(f"max_unpool{self.x.dim() - 2}d", input=self.x)
+        require_shape("indices", self.indices, self.x.shape)
+        if self.indices.dtype != torch.int64:
+            raise RuntimeError(f"elements in indices should be type int64 but got: {self.indices.dtype}")
+
+    def outputs(self, problem: None) -> Tensors:
+        return (self.empty(self.x, (*self.x.shape[:2], *self.output_size)),)
+
+    def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        is_outside = (self.indices < 0) | (self.indices >= math.prod(self.output_size))
+        volume = f"(output volumes are of size {'x'.join(map(str, self.output_size))})"
+        if self.indices.is_cuda:
+            torch._assert_async(~is_outside.any(), f"Found an invalid max index {volume}")  # nothing waits for it
+        elif is_outside.any():
+            raise RuntimeError(f"Found an invalid max index: {self.indices[is_outside][0]} {volume}")
+        resample.unpool(self.x, self.indices, outputs[0])
+
+    def saved(self) -> tuple[str, ...]:
+        return ("indices",)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        return operators.max_unpool_backward(gradients[0], self.indices), None
+
+
+@register
+class MaxUnpoolBackward(Operator):
+    """dx, (N, C, P, Q): dy at the indices, also of a pixel that another one covers, as in torch."""
+
+    schema = "max_unpool_backward(Tensor dy, Tensor indices) -> Tensor dx"
+    channels_last = False
+
+    def problem(self) -> None:
+        require_tensors("max_unpool_backward", dy=self.dy)
+        require_shape("dy", self.dy, (*self.indices.shape[:2], *self.dy.shape[2:]))
+
+    def outputs(self, problem: None) -> Tensors:
+        return (self.empty(self.dy, self.indices.shape),)
+
+    def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        resample.gather(self.dy, self.indices, outputs[0])
+
+    def saved(self) -> tuple[str, ...]:
+        return ("indices",)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        """Sums of what came from one place: index_put is the same from run to run, scatter_add is not."""
+        (g,) = gradients
+        N, C, *size = self.shapes["dy"]
+        image, channel = torch.arange(N, device=g.device)[:, None, None], torch.arange(C, device=g.device)[:, None]
+        places = (image, channel, self.indices.flatten(2))
+        d_dy = g.new_zeros(N, C, math.prod(size)).index_put(places, g.flatten(2), accumulate=True)
+        return d_dy.unflatten(2, size), None
 
 
 class _Average(Operator):

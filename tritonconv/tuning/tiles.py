@@ -20,7 +20,7 @@ FLATTEN_BELOW = 16
 PIXEL_OPERATORS = (
     *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
     *("pool_forward", "pool_backward", "max_pool_gather"),
-    *("resample", "adaptive_max", "adaptive_max_backward", "gather"),
+    *("resample", "adaptive_max", "adaptive_max_backward", "gather", "claim"),
 )
 ELEMENT_OPERATORS = ("sum_splits", "elementwise")
 
