@@ -112,8 +112,9 @@ def test_masked_loads_name_other(path):
 
 @by_file
 def test_no_atomics(path):
-    """Floating-point atomics add in the order in which programs happen to finish."""
-    assert not [n for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr.startswith("atomic_")]
+    """Atomics add in the order in which programs happen to finish; a maximum of whole numbers is the same in any."""
+    found = {n.attr for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr.startswith("atomic_")}
+    assert found <= {"atomic_max"}
 
 
 def test_kernels_end_in_kernel_and_every_one_is_launched():

@@ -262,9 +262,9 @@ def test_gradient_of_another_shape():
     dy = torch.zeros(2, 4, 4, 5)
     conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
-        torch.ops.tritonconv.convolution_dgrad(dy, W, [7, 7], *conv, False, "auto")
+        torch.ops.tritonconv.convolution_dgrad(dy, W, [7, 7], *conv, "zeros", False, "auto")
     with pytest.raises(RuntimeError, match=r"dy of size \[2, 4, 5, 5\], but got dy of size \[2, 4, 4, 5\]"):
-        torch.ops.tritonconv.convolution_wgrad(dy, X, [3, 3], *conv, True, False, "auto")
+        torch.ops.tritonconv.convolution_wgrad(dy, X, [3, 3], *conv, "zeros", True, False, "auto")
     with pytest.raises(RuntimeError, match=r"input of size \[2, 4, 5, 5\], but got input of size \[2, 4, 4, 5\]"):
         torch.ops.tritonconv.convolution_transpose(dy, W, None, [7, 7], *conv, "auto")
     argmax, pool = torch.zeros(2, 4, 2, 2, dtype=torch.uint8), ([2, 2], [2, 2], [0, 0], [1, 1])

@@ -5,10 +5,12 @@ Values and gradients in float64, where assert_close's own tolerance (1e-7) is fa
 
 import copy
 import inspect
+import itertools
 import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils import _pytree
 
 import tritonconv
@@ -81,6 +83,11 @@ LAYERS = [
     ("MaxPool2d", dict(kernel_size=2, return_indices=True), (3, 6, 7)),
     ("MaxPool3d", dict(kernel_size=(2, 3, 1), stride=2, padding=(1, 1, 0)), (2, 3, 4, 5, 6)),
     ("MaxPool3d", dict(kernel_size=2, dilation=2, return_indices=True), (3, 5, 6, 4)),
+    ("MaxUnpool1d", dict(kernel_size=2), (2, 3, 4)),
+    ("MaxUnpool2d", dict(kernel_size=(3, 2), stride=2, padding=(1, 0)), (2, 3, 2, 3)),
+    ("MaxUnpool3d", dict(kernel_size=2, stride=(1, 2, 2)), (3, 2, 3, 2)),
+    ("PixelShuffle", dict(upscale_factor=2), (2, 8, 3, 2)),
+    ("PixelUnshuffle", dict(downscale_factor=3), (2, 1, 2, 3, 6)),
     ("ReLU", dict(inplace=True), (2, 3)),
     ("Upsample", dict(scale_factor=1.7, mode="linear"), (2, 3, 5)),
     ("Upsample", dict(size=(5, 9), mode="bicubic", align_corners=True), (2, 3, 6, 7)),
@@ -90,6 +97,7 @@ LAYERS = [
     ("Unfold", dict(kernel_size=(3, 2), dilation=(1, 2), padding=1, stride=2), (2, 3, 6, 7)),
 ]
 OWN = {"ConvReLU2d", "ConvReLUMaxPool2d"}  # torch.nn has no such layer
+LAZY = {f"Lazy{name}{rank}d" for name in ("Conv", "ConvTranspose") for rank in (1, 2, 3)}
 each_layer = pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS, ids=lambda value: str(value)[:40])
 
 
@@ -98,10 +106,18 @@ def build(module, name: str, arguments: dict) -> torch.nn.Module:
     return getattr(module, name)(**arguments).double()
 
 
+def inputs(layer: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What it takes: x, and to unpool indices, of which none is there twice."""
+    if "MaxUnpool" not in type(layer).__name__:
+        return (x,)
+    size = x.shape[-int(type(layer).__name__[-2]) :]
+    return x, torch.arange(size.numel(), device=x.device).flip(0).view(size).expand(x.shape)
+
+
 def results(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """What it returns, and the gradients of the input and the parameters."""
     x = x.clone().requires_grad_()
-    answer = layer(x * 1)
+    answer = layer(*inputs(layer, x * 1))
     floating = [t for t in _pytree.tree_leaves(answer) if t.is_floating_point()]
     weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) for t in floating]
     gradients = torch.autograd.grad(floating, [x, *layer.parameters()], weights)
@@ -109,7 +125,7 @@ def results(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_every_layer_is_in_the_table():
-    assert {name for name, _, _ in LAYERS} | OWN | {"Sequential"} == set(nn.__all__)
+    assert {name for name, _, _ in LAYERS} | OWN | LAZY | {"Sequential"} == set(nn.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(set(nn.__all__) - OWN))
@@ -150,11 +166,11 @@ def test_a_copy_is_the_same_layer(name, arguments, shape):
 @each_layer
 def test_it_is_converted_and_restored(name, arguments, shape, device):
     x = torch.randn(shape, dtype=torch.float64, device=device)
-    model = torch.nn.Sequential(build(torch.nn, name, arguments)).to(device)
-    expected = results(model, x)
+    model = torch.nn.ModuleList([build(torch.nn, name, arguments)]).to(device)
+    expected = results(model[0], x)
     report = tritonconv.convert(model)
     assert type(model[0]) is getattr(nn, name) and [row.after for row in report.swapped] == [f"tritonconv.nn.{name}"]
-    torch.testing.assert_close(results(model, x), expected)
+    torch.testing.assert_close(results(model[0], x), expected)
     tritonconv.restore(model)
     assert type(model[0]) is getattr(torch.nn, name)
 
@@ -174,3 +190,83 @@ def test_a_chain_is_fused_along_every_number_of_axes(rank, device):
     calls = [call for step in tritonconv.explain(model, x, backward=False).steps for call in step.calls]
     assert [call.operator for call in calls] == ["convolution_max_pool", "convolution"]
     assert [call.algorithm for call in calls] == ["im2col", "implicit_gemm"]
+
+
+@pytest.mark.parametrize("name", sorted(LAZY))
+def test_a_lazy_layer_becomes_ours(name, device):
+    x = torch.randn((2, 3, 6, 5, 4)[: int(name[-2]) + 2], dtype=torch.float64, device=device)
+    ours, theirs = (build(module, name, dict(out_channels=4, kernel_size=2)).to(device) for module in (nn, torch.nn))
+    assert repr(ours) == f"tritonconv.nn.{theirs}"
+    found, expected = [], []
+    for layer, answers in ((ours, found), (theirs, expected)):
+        torch.manual_seed(0)
+        answers += results(layer, x)
+    torch.testing.assert_close(found, expected)
+    assert type(ours) is getattr(nn, name.removeprefix("Lazy"))
+    assert repr(ours) == f"tritonconv.nn.{theirs}"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(nn, torch.nn), (nn.functional, F)], ids=["nn", "functional"])
+def test_what_is_not_ours_is_torchs(ours, theirs):
+    """A model's file works with our names, and no convolution or pooling of torch's comes with them."""
+    names = [name for name in dir(theirs) if name[0] != "_"]
+    refused = [
+        name for name in names if name not in ours.__all__ and ("conv" in name.lower() or "pool" in name.lower())
+    ]
+    for name in refused:
+        with pytest.raises(AttributeError, match=rf"has no {name}, .*no kernel for it yet"):
+            getattr(ours, name)
+    assert any("ractional" in name for name in refused)
+    rest = set(names) - set(refused) - set(dir(ours))
+    assert "Linear" in rest or "cross_entropy" in rest
+    assert all(getattr(ours, name) is getattr(theirs, name) for name in rest)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        ours.no_such_name  # noqa: B018
+
+
+def test_unpooling_takes_what_pooling_gives(device):
+    """And of several sizes that pool to one, the given one."""
+    x = torch.randn(2, 3, 7, 6, device=device).contiguous(memory_format=torch.channels_last)
+    pooled, indices = nn.MaxPool2d(2, return_indices=True)(x)
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
+    for size in (None, (7, 6), x.shape):
+        y = nn.MaxUnpool2d(2)(pooled, indices, size)
+        expected = torch.nn.MaxUnpool2d(2)(pooled, indices, size)
+        assert torch.equal(y, expected) and y.stride() == expected.stride()
+
+
+def test_of_several_pixels_at_one_index_the_last_is_kept(device):
+    """Bitwise the same from run to run; each gets the gradient of the place, as in torch."""
+    x = torch.randn(3, 4, 50, device=device, requires_grad=True)
+    indices = torch.randint(0, 60, x.shape, device=device)
+    y = nn.functional.max_unpool1d(x, indices, 2)
+    last = torch.zeros(3, 4, 100, device=device)
+    for n, c, i in itertools.product(range(3), range(4), range(50)):
+        last[n, c, indices[n, c, i]] = x[n, c, i]
+    assert torch.equal(y, last)
+    dy = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    assert torch.equal(dx, dy.gather(2, indices))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 2, 2), (2, 0, 2, 2), (2, 4, 0, 2), (3, 0, 4, 2, 2), (4, 2, 2)])
+def test_shuffling_nothing_and_any_batch(shape, device):
+    """torch answers an empty image's own size when it unshuffles."""
+    x = torch.randn(shape, device=device, requires_grad=True)
+    for name in ("pixel_shuffle", "pixel_unshuffle"):
+        y, expected = getattr(nn.functional, name)(x, 2), getattr(F, name)(x, 2)
+        if name == "pixel_unshuffle":
+            expected = expected.view(*shape[:-3], shape[-3] * 4, shape[-2] // 2, shape[-1] // 2)
+        assert torch.equal(y, expected) and y.stride() == expected.stride()
+        assert torch.equal(*torch.autograd.grad(y.sum(), x), torch.ones_like(x))
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "pixel_unshuffle"])
+def test_shuffling_keeps_the_memory_format(name, device):
+    x = torch.randn(2, 4, 4, 6, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for dy_layout in (torch.contiguous_format, torch.channels_last):
+        ours, theirs = getattr(nn.functional, name)(x, 2), getattr(F, name)(x, 2)
+        dy = torch.randn_like(theirs).contiguous(memory_format=dy_layout)
+        found, expected = ((y, *torch.autograd.grad(y, x, dy)) for y in (ours, theirs))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other) and one.stride() == other.stride()

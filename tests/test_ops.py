@@ -26,7 +26,8 @@ def tensor(*shape: int, channels_last: bool = False, grad: bool = True, dtype=to
 
 def conv_samples() -> list[tuple]:
     """x (2, 4, 7, 6), w (6, 2, 3, 2), y (2, 6, 3, 7): stride (2, 1), padding 0 above and 1 elsewhere, two groups."""
-    return [([2, 1], [0, 1, 1, 1], [1, 1], 2, algorithm) for algorithm in ("direct", "im2col", "implicit_gemm")]
+    how = [("zeros", "direct"), ("zeros", "im2col"), ("zeros", "implicit_gemm"), ("circular", "implicit_gemm")]
+    return [([2, 1], [0, 1, 1, 1], [1, 1], 2, *each) for each in how]
 
 
 def samples() -> dict[str, list[tuple]]:
@@ -36,56 +37,57 @@ def samples() -> dict[str, list[tuple]]:
     pool = ([3, 2], [2, 2], [1, 0], [1, 1])  # of (2, 3, 7, 6): (2, 3, 4, 3)
     _, argmax, _ = ops.max_pool(tensor(2, 3, 7, 6, grad=False), *pool, False, False)
     patch = ([3, 2], [2, 1], [1, 0, 0, 1], [1, 1])  # of (2, 3, 7, 6): (2, 18, 3, 6)
+    patches = [(last, (*patch, keeps)) for last, keeps in ((False, False), (True, False), (True, True))]
     return {
         "convolution": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:4], relu, last, conv[4])
+                (tensor(*X), tensor(*W), tensor(6), *conv[:5], relu, last, conv[5])
                 for conv in convs
                 for relu, last in ((None, None), ("relu", True))
             ],
-            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:4], None, None, "auto"),
-            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:4], None, None, "auto"),
-            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:4], None, None, "auto"),
+            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:5], None, None, "auto"),
+            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:5], None, None, "auto"),
+            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:5], None, None, "auto"),
             (
                 tensor(*X, dtype=torch.bfloat16),
                 tensor(*W, dtype=torch.bfloat16),
                 None,
-                *convs[2][:4],
+                *convs[2][:5],
                 None,
                 None,
                 "auto",
             ),
         ],
         "convolution_dgrad": [
-            *[(tensor(*Y), tensor(*W), X[2:], *conv[:4], last, conv[4]) for conv in convs for last in (False, True)],
-            (tensor(*Y, channels_last=True), tensor(*W, grad=False), X[2:], *convs[2][:4], True, "auto"),
+            *[(tensor(*Y), tensor(*W), X[2:], *conv[:5], last, conv[5]) for conv in convs for last in (False, True)],
+            (tensor(*Y, channels_last=True), tensor(*W, grad=False), X[2:], *convs[2][:5], True, "auto"),
         ],
         "convolution_transpose": [
-            *[(tensor(*Y), tensor(*W), tensor(4), X[2:], *conv) for conv in convs],
+            *[(tensor(*Y), tensor(*W), tensor(4), X[2:], *conv[:4], conv[5]) for conv in convs[:3]],
             (tensor(*Y, channels_last=True), tensor(*W, grad=False), None, X[2:], *convs[2][:4], "auto"),
         ],
         "convolution_wgrad": [
             *[
-                (tensor(*Y), tensor(*X), W[2:], *c[:4], bias, last, c[4])
+                (tensor(*Y), tensor(*X), W[2:], *c[:5], bias, last, c[5])
                 for c in convs
                 for bias, last in ((True, False), (False, True))
             ],
-            (tensor(*Y, channels_last=True), tensor(*X, grad=False), W[2:], *convs[2][:4], True, True, "auto"),
+            (tensor(*Y, channels_last=True), tensor(*X, grad=False), W[2:], *convs[2][:5], True, True, "auto"),
         ],
         "convolution_max_pool": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:4], "relu", [2, 3], [1, 2], [1, 1], [1, 1], True, conv[4])
+                (tensor(*X), tensor(*W), tensor(6), *conv[:5], "relu", [2, 3], [1, 2], [1, 1], [1, 1], True, conv[5])
                 for conv in convs
             ],
             (  # more places than a byte names
-                *(tensor(1, 1, 17, 17), tensor(2, 1, 1, 1), None, [1, 1], [0] * 4, [1, 1], 1, "relu"),
+                *(tensor(1, 1, 17, 17), tensor(2, 1, 1, 1), None, [1, 1], [0] * 4, [1, 1], 1, "zeros", "relu"),
                 *([16, 17], [1, 1], [0, 0], [1, 1], False, "auto"),
             ),
             (
                 tensor(*X, channels_last=True),
                 tensor(*W),
                 None,
-                *convs[2][:4],
+                *convs[2][:5],
                 "relu",
                 [2, 2],
                 [2, 2],
@@ -144,8 +146,15 @@ def samples() -> dict[str, list[tuple]]:
             (tensor(2, 3), torch.rand(2, 3), "relu"),
             (tensor(2, 3, 4, 5, channels_last=True), torch.rand(2, 3, 4, 5), "relu"),
         ],
-        "unfold": [(tensor(2, 3, 7, 6), *patch), (tensor(2, 3, 7, 6, channels_last=True), *patch)],
-        "fold": [(tensor(2, 18, 3, 6), [7, 6], *patch), (tensor(2, 18, 3, 6, channels_last=True), [7, 6], *patch)],
+        "max_unpool": [
+            (tensor(2, 3, 4, 3, channels_last=last), torch.randint(42, (2, 3, 4, 3)), [7, 6]) for last in (False, True)
+        ]
+        + [(tensor(1, 2, 2, 3, 2), torch.randint(9, (1, 2, 2, 3, 2)), [4, 3, 5])],
+        "max_unpool_backward": [
+            (tensor(2, 3, 7, 6, channels_last=last), torch.randint(42, (2, 3, 4, 3))) for last in (False, True)
+        ],
+        "unfold": [(tensor(2, 3, 7, 6, channels_last=last), *how) for last, how in patches],
+        "fold": [(tensor(2, 18, 3, 6, channels_last=last), [7, 6], *how) for last, how in patches],
     }
 
 
@@ -412,7 +421,7 @@ def test_convolution_of_any_rank(rank, channels_last, algorithm):
     if channels_last and rank == 3:
         x = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     flat = [pad for pad in padding for _ in range(2)]
-    y = ops.convolution(x, w, b, stride, flat, dilation, 2, None, None, algorithm)
+    y = ops.convolution(x, w, b, stride, flat, dilation, 2, "zeros", None, None, algorithm)
     peer = getattr(F, f"conv{rank}d")(x, w, b, stride, padding, dilation, 2)
     assert y.stride() == peer.stride()
     for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
@@ -436,7 +445,7 @@ def test_fused_operator_of_any_rank(rank, algorithm):
     x, w, b = integers(2, 4, *RANKS[rank]), integers(3, 4, *(2, 1, 3)[:rank]), integers(3)
     ones, zeros = [1] * rank, [0] * (2 * rank)
     y, _ = ops.convolution_max_pool(
-        x, w, b, ones, zeros, ones, 1, "relu", [2] * rank, [2] * rank, [0] * rank, ones, False, algorithm
+        x, w, b, ones, zeros, ones, 1, "zeros", "relu", [2] * rank, [2] * rank, [0] * rank, ones, False, algorithm
     )
     peer = getattr(F, f"max_pool{rank}d")(getattr(F, f"conv{rank}d")(x, w, b).relu(), 2)
     for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
@@ -447,7 +456,7 @@ def test_fused_operator_of_any_rank(rank, algorithm):
 def test_unfold_and_fold_of_any_rank_are_adjoint(rank):
     """⟨unfold(x), c⟩ = ⟨x, fold(c)⟩; and the columns times a filter are the convolution."""
     x, w = integers(2, 2, *RANKS[rank]), integers(3, 2, *[2] * rank)
-    patch = ([2] * rank, [2, 1, 1][:rank], [1, 0] * rank, [1] * rank)
+    patch = ([2] * rank, [2, 1, 1][:rank], [1, 0] * rank, [1] * rank, False)
     columns = ops.unfold(x, *patch)
     c = integers(*columns.shape)
     folded = ops.fold(c, RANKS[rank], *patch)
@@ -473,7 +482,7 @@ def double_gradient(dy, output):
 def test_an_activation_is_one_row(monkeypatch):
     monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "output"))
     x, w, b = integers(2, 3, 5, 5), integers(4, 3, 3, 3), integers(4)
-    conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1)
+    conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1, "zeros")
     for algorithm in ("direct", "im2col", "implicit_gemm"):
         y = ops.convolution(x, w, b, *conv, "double", None, algorithm)
         peer = F.conv2d(x, w, b) * 2
@@ -495,7 +504,7 @@ def test_an_activation_keeps_what_its_row_says(saves, monkeypatch):
 
 def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
     x, w = integers(2, 3, 5, 5), integers(4, 3, 3, 3)
-    conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")
+    conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1, "zeros"), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")
     with pytest.raises(ValueError, match="activation must be one of 'relu', None, but got activation='gelu'"):
         ops.convolution(x, w, None, *conv, "gelu", None, "auto")
     with pytest.raises(ValueError, match="activation must be one of 'relu', but got activation='gelu'"):

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from test_layers import LAYERS, build
+from test_layers import LAYERS, build, inputs
 from torch.utils import _pytree
 
 from tritonconv import functional, nn
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its forward rules
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),  # torch scripts its forward rules
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),  # and loops over a batch
+]
 
 
 FUSED = [
@@ -31,7 +34,7 @@ def function_of(layer: torch.nn.Module):
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        answer = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x * 1,))
+        answer = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), inputs(layer, x * 1))
         return _pytree.tree_leaves(answer)[0]
 
     return function
@@ -134,9 +137,9 @@ def test_a_penalty_reaches_what_torch_reaches(name, arguments, shape, device):
     def gradients(layer):
         torch.manual_seed(3)
         before = torch.nn.Linear(shape[-1], shape[-1]).double()  # a layer for any number of axes
-        model = torch.nn.Sequential(before, layer).to(device)
+        model = torch.nn.ModuleList([before, layer]).to(device)
         x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
-        y = _pytree.tree_leaves(model(x))[0]
+        y = _pytree.tree_leaves(layer(*inputs(layer, before(x))))[0]
         dx = torch.autograd.grad(
             (y * torch.linspace(-1, 1, y.numel(), device=device).view_as(y)).sum(), x, create_graph=True
         )

@@ -93,7 +93,8 @@ def pixel_shuffle(input: torch.Tensor, upscale_factor: int) -> torch.Tensor:
     shape = (*batch, C // r**2, H * r, W * r)
     if input.numel() == 0:
         return input.reshape(shape)
-    return operators.fold(input.reshape(-1, C, H, W), shape[-2:], *_blocks(r)).reshape(shape)
+    y = operators.fold(input if len(batch) == 1 else input.reshape(-1, C, H, W), shape[-2:], *_blocks(r))
+    return y if len(batch) == 1 else y.reshape(shape)
 
 
 def pixel_unshuffle(input: torch.Tensor, downscale_factor: int) -> torch.Tensor:
@@ -120,7 +121,8 @@ def pixel_unshuffle(input: torch.Tensor, downscale_factor: int) -> torch.Tensor:
     shape = (*batch, C * r**2, H // r, W // r)
     if input.numel() == 0:
         return input.reshape(shape)
-    return operators.unfold(input.reshape(-1, C, H, W), *_blocks(r)).reshape(shape)
+    y = operators.unfold(input if len(batch) == 1 else input.reshape(-1, C, H, W), *_blocks(r))
+    return y if len(batch) == 1 else y.reshape(shape)
 
 
 def _shuffle(operator: str, input: torch.Tensor, name: str, factor: int) -> Sizes:

@@ -2,6 +2,7 @@
 
 import torch
 
+from tritonconv import functional
 from tritonconv.nn.ours import Calls
 
 
@@ -68,8 +69,11 @@ class AdaptiveMaxPool3d(Calls, torch.nn.AdaptiveMaxPool3d, function="adaptive_ma
 class _MaxUnpool(Calls):
     """What MaxUnpool1d, MaxUnpool2d and MaxUnpool3d share."""
 
-    def forward(self, input: torch.Tensor, indices: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
-        return self.function(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+    def forward(  # type: ignore[override]
+        self, input: torch.Tensor, indices: torch.Tensor, output_size: list[int] | None = None
+    ) -> torch.Tensor:
+        window = (self.kernel_size, self.stride, self.padding)
+        return getattr(functional, self.function)(input, indices, *window, output_size)
 
 
 class MaxUnpool1d(_MaxUnpool, torch.nn.MaxUnpool1d, function="max_unpool1d"):

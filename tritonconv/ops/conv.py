@@ -87,6 +87,8 @@ class _Convolution(Operator):
             if self.padding_mode != "zeros":  # as the gradient of torch's pad
                 layout = self.padding_mode != "circular" and is_channels_last(self.x)
             dx = operators.convolution_dgrad(dy, self.w, size, *self.window, layout, self.algorithm)
+            if self.padding_mode in ("reflect", "replicate") and torch.is_grad_enabled():
+                dx = dx + self.x[:0].sum()  # as in torch, a penalty has a gradient by x, zeros
         if self.needs["w"]:
             size = self.shapes["w"][2:]
             dw, db = operators.convolution_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)

@@ -169,9 +169,9 @@ class MaxUnpoolBackward(Operator):
         (g,) = gradients
         N, C, *size = self.shapes["dy"]
         image, channel = torch.arange(N, device=g.device)[:, None, None], torch.arange(C, device=g.device)[:, None]
-        places = (image, channel, self.indices.flatten(2))
-        d_dy = g.new_zeros(N, C, math.prod(size)).index_put(places, g.flatten(2), accumulate=True)
-        return d_dy.unflatten(2, size), None
+        places = (image, channel, self.indices.reshape(N, C, -1))
+        d_dy = g.new_zeros(N, C, math.prod(size)).index_put(places, g.reshape(N, C, -1), accumulate=True)
+        return d_dy.view(self.shapes["dy"]), None
 
 
 class _Average(Operator):
