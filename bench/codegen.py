@@ -107,6 +107,8 @@ def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_l
         "adaptive avg pool 7x7": lambda: f.adaptive_avg_pool2d(x, 7),
         "bilinear 2x": lambda: f.interpolate(double, scale_factor=2, mode="bilinear"),
         "max pool 2x2": lambda: f.max_pool2d(double, 2),
+        "max unpool 2x2": lambda: f.max_unpool2d(double, torch.zeros_like(double, dtype=torch.int64), 2),
+        "pixel shuffle 2": lambda: f.pixel_shuffle(double, 2),
         "relu": lambda: f.relu(x),
     }
 

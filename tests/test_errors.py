@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from tritonconv import functional as TF
 
 X, W, B = torch.zeros(2, 4, 7, 7), torch.zeros(4, 4, 3, 3), torch.zeros(4)
+PLACES = torch.zeros(2, 4, 7, 7, dtype=torch.int64)
 COLUMNS = torch.zeros(2, 12, 36)
 
 # (the call, with torch's functions or ours; what our message must say)
@@ -158,6 +159,28 @@ MISTAKES = {
     "adaptive: negative size": (lambda f: f.adaptive_avg_pool2d(X, (3, -1)), r"output_size.*-1"),
     "adaptive: three sizes": (lambda f: f.adaptive_avg_pool2d(X, (3, 3, 3)), r"output_size.*2 values"),
     "adaptive: 5-D input": (lambda f: f.adaptive_avg_pool2d(X[None], 3), r"input.*\[1, 2, 4, 7, 7\]"),
+    # --- max_unpool2d ---
+    "unpool: int32 indices": (lambda f: f.max_unpool2d(X, PLACES.int(), 2), r"int64.*[iI]nt"),
+    "unpool: shape of indices": (lambda f: f.max_unpool2d(X, PLACES[:1], 2), r"same.*\[2, 4, 7, 7\].*\[1, 4, 7, 7\]"),
+    "unpool: index too large": (lambda f: f.max_unpool2d(X, PLACES + 196, 2), r"invalid max index: 196.*14x14"),
+    "unpool: negative index": (lambda f: f.max_unpool2d(X, PLACES - 1, 2), r"invalid max index: -1.*14x14"),
+    "unpool: size too large": (
+        lambda f: f.max_unpool2d(X, PLACES, 2, output_size=(14, 16)),
+        r'output_size "\(14, 16\)" \(dim 1 must be between 12 and 16\)',
+    ),
+    "unpool: one size": (lambda f: f.max_unpool2d(X, PLACES, 2, output_size=(14,)), r"2 or 4 elements.*'1'"),
+    "unpool: negative size": (lambda f: f.max_unpool2d(X, PLACES, 1, 1, 5), r"non-negative"),
+    "unpool: no channels": (lambda f: f.max_unpool2d(X[:, :0], PLACES[:, :0], 2), r"non-zero size.*\[2, 0, 7, 7\]"),
+    "unpool: 5-D input": (lambda f: f.max_unpool2d(X[None], PLACES[None], 2), r"[iI]nput.*max_unpool"),
+    "unpool: bool input": (lambda f: f.max_unpool2d(X.bool(), PLACES, 2), r"not implemented for.*[bB]ool"),
+    # --- pixel_shuffle and pixel_unshuffle ---
+    "shuffle: channels": (lambda f: f.pixel_shuffle(X[:, :2], 2), r"divisible by the square.*\(-3\)=2.*by 4"),
+    "shuffle: 2-D input": (lambda f: f.pixel_shuffle(X[0, 0], 2), r"at least 3 dimensions.*2"),
+    "shuffle: factor 0": (lambda f: f.pixel_shuffle(X, 0), r"positive upscale_factor.*0"),
+    "shuffle: float factor": (lambda f: f.pixel_shuffle(X, 1.5), r"'upscale_factor'.*int.*"),
+    "unshuffle: height": (lambda f: f.pixel_unshuffle(X, 2), r"height.*\(-2\)=7.*by 2"),
+    "unshuffle: width": (lambda f: f.pixel_unshuffle(X[..., :6, :], 2), r"width.*\(-1\)=7.*by 2"),
+    "unshuffle: factor -1": (lambda f: f.pixel_unshuffle(X, -1), r"positive downscale_factor.*-1"),
     # --- unfold and fold ---
     "unfold: 5-D input": (lambda f: f.unfold(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
     "unfold: kernel 0": (lambda f: f.unfold(X, 0), r"kernel_size.*0"),

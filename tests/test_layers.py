@@ -7,6 +7,7 @@ import copy
 import inspect
 import itertools
 import pickle
+import types
 
 import pytest
 import torch
@@ -138,6 +139,19 @@ def test_the_constructor_takes_torchs_arguments(name):
     assert taken(getattr(nn, name)) == taken(getattr(torch.nn, name))
 
 
+@pytest.mark.parametrize("name", [name for name in nn.functional.__all__ if hasattr(F, name)])
+def test_a_function_takes_torchs_arguments(name):
+    """By position as torch; what is ours is for keywords. Of a builtin, torch's table of overrides knows them."""
+    theirs = getattr(F, f"_{name}", getattr(F, name))
+    if isinstance(theirs, types.BuiltinFunctionType):
+        theirs = torch.overrides.get_testing_overrides()[theirs]
+    ours = inspect.signature(getattr(nn.functional, name)).parameters.values()
+    assert {p.name for p in ours if p.kind is p.KEYWORD_ONLY} <= {"algorithm", "padding_mode"}
+    taken = [(p.name, p.default) for p in ours if p.kind is not p.KEYWORD_ONLY]
+    assert taken == [(p.name, p.default) for p in inspect.signature(theirs).parameters.values()]
+    assert getattr(nn.functional, name).__name__ == name
+
+
 @each_layer
 def test_it_is_built_as_torch_builds_it(name, arguments, shape):
     ours, theirs = build(nn, name, arguments), build(torch.nn, name, arguments)
@@ -233,6 +247,17 @@ def test_unpooling_takes_what_pooling_gives(device):
         y = nn.MaxUnpool2d(2)(pooled, indices, size)
         expected = torch.nn.MaxUnpool2d(2)(pooled, indices, size)
         assert torch.equal(y, expected) and y.stride() == expected.stride()
+
+
+def test_second_gradients_of_one_index_add(device):
+    x = torch.randn(2, 3, 4, device=device, dtype=torch.float64, requires_grad=True)
+    indices = torch.randint(0, 3, x.shape, device=device)
+    dy = torch.randn(2, 3, 8, device=device, dtype=torch.float64, requires_grad=True)
+    found, expected = [], []
+    for module, answers in ((nn.functional, found), (F, expected)):
+        (dx,) = torch.autograd.grad(module.max_unpool1d(x, indices, 2), x, dy, create_graph=True)
+        answers += torch.autograd.grad(dx.square().sum(), dy)
+    torch.testing.assert_close(found, expected)
 
 
 def test_of_several_pixels_at_one_index_the_last_is_kept(device):

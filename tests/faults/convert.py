@@ -341,42 +341,21 @@ OTHER_LAYERS = [
         ],
     ),
     *faults(
-        "tritonconv/nn/pool.py",
-        NN,
-        [
-            (
-                "self.dilation, self.ceil_mode, self.return_indices",
-                "self.dilation, False, self.return_indices",
-                "test_every_pooling_argument_reaches_the_operator",
-            ),
-        ],
-    ),
-    *faults(
-        "tritonconv/nn/activation.py",
-        NN,
-        [
-            (
-                "functional.relu(input, inplace=self.inplace)",
-                "functional.relu(input)",
-                "test_relu_writes_where_torch_writes",
-            ),
-        ],
-    ),
-    *faults(
-        "tritonconv/nn/patches.py",
+        "tritonconv/nn/ours.py",
         LAYERS,
         [
-            (
-                "functional.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)",
-                "functional.unfold(input, self.kernel_size, 1, self.padding, self.stride)",
-                "test_it_computes_what_torch_computes",
-            ),
-            (
-                "self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)",
-                "self.output_size, self.kernel_size, self.dilation, self.padding)",
-                "test_it_computes_what_torch_computes",
-            ),
+            (".parameters)[1:]", ".parameters)[2:]", "test_it_computes_what_torch_computes"),
         ],
+    ),
+    *faults(
+        "tritonconv/nn/pool.py",
+        LAYERS,
+        [("indices, *window, output_size)", "indices, *window)", "test_unpooling_takes_what_pooling_gives")],
+    ),
+    *faults(
+        "tritonconv/nn/resample.py",
+        LAYERS,
+        [("    antialias = False\n", "    antialias = True\n", "test_it_computes_what_torch_computes")],
     ),
 ]
 

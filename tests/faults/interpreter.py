@@ -91,8 +91,8 @@ BUILDER = faults(
         ("return TensorHandle(expand(out.data, shape), out.dtype)", "return out", "test_reductions"),
         ("& np.negative(take, dtype=bits)) ^ y", "& np.negative(take, dtype=bits)) ^ x", "test_broadcast_arithmetic"),
         (
-            '("atomic", "descriptor", "print")',
-            '("atomic", "descriptor")',
+            '("atomic_cas", "descriptor", "print")',
+            '("atomic_cas", "descriptor")',
             "test_what_depends_on_memory_is_not_taken_for_a_constant",
         ),
         (
@@ -195,9 +195,14 @@ MEMORY = faults(
             "a tile that is all masked out",
         ),
         (
-            "value.data if inside is None else value.data.take(inside)",
-            "value.data.flat[0] if inside is None else value.data.take(inside)",
+            "[index] = value.data if inside is None",
+            "[index] = value.data.flat[0] if inside is None",
             "test_dot",
+        ),
+        (
+            "np.maximum.at(tensors[tensor].view(dtype), index, values)",
+            "tensors[tensor].view(dtype)[index] = values[::-1]",
+            "tests/test_layers.py::test_of_several_pixels_at_one_index_the_last_is_kept",
         ),
     ],
 )

@@ -77,6 +77,68 @@ REGISTRATION = faults(
         ),
     ],
 )
+UNPOOLED = [
+    *faults(
+        "tritonconv/ops/pool.py",
+        "tests/test_layers.py",
+        [
+            ("return is_channels_last(self.x)\n", "return False\n", "test_unpooling_takes_what_pooling_gives"),
+            ("if self.indices.dtype != torch.int64:", "if False:", "tests/test_errors.py"),
+            ("elif is_outside.any():", "elif False:", "tests/test_errors.py"),
+            (
+                "operators.max_unpool_backward(gradients[0], self.indices), None",
+                "operators.max_unpool_backward(2 * gradients[0], self.indices), None",
+                "test_it_computes_what_torch_computes",
+            ),
+            ("g.reshape(N, C, -1), accumulate=True)", "g.reshape(N, C, -1))", "test_second_gradients_of_one_index_add"),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/resample.py",
+        "tests/test_layers.py",
+        [
+            (
+                "(index >= 0) & (index < out_size",
+                "(index >= 1) & (index < out_size",
+                "test_it_computes_what_torch_computes",
+            ),
+            ("mask=place >= 0, other=0.0)", "mask=valid, other=0.0)", "test_it_computes_what_torch_computes"),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional/arguments.py",
+        "tests/test_layers.py",
+        [
+            ("return function(rank, *args", "return function(2, *args", "test_it_computes_what_torch_computes"),
+            (".replace(parameters=parameters)", "", "test_a_function_takes_torchs_arguments"),
+        ],
+    ),
+    *faults(
+        "tritonconv/problems.py",
+        "tests/test_errors.py",
+        [
+            ("if len(given) != rank:", "if False:", "test_class_is_torchs_and_message_names_the_argument"),
+            (
+                "if abs(length - usual) >= step:",
+                "if abs(length - usual) > step:",
+                "test_class_is_torchs_and_message_names_the_argument",
+            ),
+        ],
+    ),
+    *faults(
+        "tritonconv/functional/patches.py",
+        "tests/test_errors.py",
+        [
+            ("if C % r**2:", "if C % r:", "test_class_is_torchs_and_message_names_the_argument"),
+            ("    if factor <= 0:", "    if factor < 0:", "test_class_is_torchs_and_message_names_the_argument"),
+            (
+                "    if input.dim() < 3:",
+                "    if input.dim() < 2:",
+                "test_class_is_torchs_and_message_names_the_argument",
+            ),
+        ],
+    ),
+]
 PADDED = [
     *faults(
         "tritonconv/ops/conv.py",
@@ -411,16 +473,26 @@ OTHERS = [
         "tests/test_identities.py",
         [
             (
-                'return (operators.fold(*gradients, self.shapes["x"][2:], *self.window),)',
-                "return (operators.fold(*gradients, gradients[0].shape[2:], *self.window),)",
+                'return (operators.fold(*gradients, self.shapes["x"][2:], *self.how),)',
+                "return (operators.fold(*gradients, gradients[0].shape[2:], *self.how),)",
                 f"{GRADS}::test_unfold",
             ),
             (
-                "return (operators.unfold(*gradients, *self.window),)",
-                "return (2 * operators.unfold(*gradients, *self.window),)",
+                "return (operators.unfold(*gradients, *self.how),)",
+                "return (2 * operators.unfold(*gradients, *self.how),)",
                 f"{GRADS}::test_fold",
             ),
             ('require_tensors("fold", input=self.columns)\n', "pass\n", "tests/test_errors.py"),
+            (
+                "self.empty(t, shape) if self.keeps_format else",
+                "self.empty(t, shape) if True else",
+                "tests/test_identities.py",
+            ),
+            (
+                "self.empty(t, shape) if self.keeps_format else",
+                "self.empty(t, shape) if False else",
+                "tests/test_layers.py::test_shuffling_keeps_the_memory_format",
+            ),
         ],
     ),
     *faults(
@@ -439,7 +511,6 @@ OTHERS = [
                 "for pad in (p, p)]",
                 "tests/test_layers.py::test_it_computes_what_torch_computes",
             ),
-            ('convolve("conv1d", 1,', 'convolve("conv1d", 2,', "test_named_case_along_one_and_three_axes"),
         ],
     ),
     *faults(
@@ -453,8 +524,8 @@ OTHERS = [
             ),
             ("indices.squeeze(0) if return_indices else indices\n", "indices\n", POOL),
             (
-                '"avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, divisor_override)',
-                '"avg_pool3d", 3, input, *sliding, ceil_mode, count_include_pad, None)',
+                "*sliding, ceil_mode, count_include_pad, divisor_override)",
+                "*sliding, ceil_mode, count_include_pad, None)",
                 "test_average_is_torchs",
             ),
             ("kernel, steps, ceil_mode)", "kernel, steps, False)", "test_lp_norm_is_torchs"),
@@ -522,4 +593,4 @@ OTHERS = [
     ),
 ]
 
-FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *PADDED, *TRANSFORMED, *OTHERS]
+FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *PADDED, *UNPOOLED, *TRANSFORMED, *OTHERS]
