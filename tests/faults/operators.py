@@ -98,8 +98,8 @@ UNPOOLED = [
         "tests/test_layers.py",
         [
             (
-                "(index >= 0) & (index < out_size",
-                "(index >= 1) & (index < out_size",
+                "(index >= 0) & (index < places",
+                "(index >= 1) & (index < places",
                 "test_it_computes_what_torch_computes",
             ),
             ("mask=place >= 0, other=0.0)", "mask=valid, other=0.0)", "test_it_computes_what_torch_computes"),

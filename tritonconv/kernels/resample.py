@@ -173,6 +173,7 @@ def claim_kernel(
     C,
     in_size,
     out_size,
+    places,  # in an image
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -186,7 +187,7 @@ def claim_kernel(
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
     index = tl.load(grid.tile(index_ptr, index_stride, n, position, c), mask=valid, other=-1)
-    valid = valid & (index >= 0) & (index < out_size[0].to(tl.int64) * out_size[1] * out_size[2])
+    valid = valid & (index >= 0) & (index < places)
     _, place = grid.unravel(tl.where(valid, index, 0).to(OFFSET), out_size)
     place_ptrs = place_ptr + ((n * place_stride[0])[:, None] + (c * place_stride[1])[None, :])
     own = tl.broadcast_to(grid.ravel(position, in_size)[:, None], (BLOCK_M, BLOCK_N))
@@ -285,6 +286,7 @@ def unpool(x: torch.Tensor, index: torch.Tensor, y: torch.Tensor) -> None:
             place_stride=grid.strides(place),
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
+            places=math.prod(y.shape[2:]),
             OFFSET=numerics(x, index, place)["OFFSET"],
             **tile,
         )
