@@ -146,7 +146,13 @@ def test_a_function_takes_torchs_arguments(name):
     if isinstance(theirs, types.BuiltinFunctionType):
         theirs = torch.overrides.get_testing_overrides()[theirs]
     ours = inspect.signature(getattr(nn.functional, name)).parameters.values()
-    assert {p.name for p in ours if p.kind is p.KEYWORD_ONLY} <= {"algorithm", "padding_mode"}
+    assert {p.name for p in ours if p.kind is p.KEYWORD_ONLY} <= {
+        "algorithm",
+        "padding_mode",
+        "scale",
+        "residual",
+        "activation",
+    }
     taken = [(p.name, p.default) for p in ours if p.kind is not p.KEYWORD_ONLY]
     assert taken == [(p.name, p.default) for p in inspect.signature(theirs).parameters.values()]
     assert getattr(nn.functional, name).__name__ == name

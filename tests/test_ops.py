@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import triton.language as tl
 from oracle import case
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,17 +42,21 @@ def samples() -> dict[str, list[tuple]]:
     return {
         "convolution": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:5], relu, last, conv[5])
+                (tensor(*X), tensor(*W), tensor(6), scale, residual, *conv[:5], name, last, conv[5])
                 for conv in convs
-                for relu, last in ((None, None), ("relu", True))
+                for scale, residual, name, last in (
+                    (None, None, None, None),
+                    (tensor(6), tensor(*Y), "relu", True),
+                    (None, tensor(*Y, channels_last=True), "gelu", None),
+                )
             ],
-            (tensor(*X, channels_last=True), tensor(*W), None, *convs[2][:5], None, None, "auto"),
-            (tensor(*X, grad=False), tensor(*W), None, *convs[2][:5], None, None, "auto"),
-            (tensor(0, *X[1:]), tensor(*W), tensor(6), *convs[2][:5], None, None, "auto"),
+            (tensor(*X, channels_last=True), tensor(*W), None, None, None, *convs[2][:5], None, None, "auto"),
+            (tensor(*X, grad=False), tensor(*W), None, None, None, *convs[2][:5], None, None, "auto"),
+            (tensor(0, *X[1:]), tensor(*W), tensor(6), None, None, *convs[2][:5], None, None, "auto"),
             (
                 tensor(*X, dtype=torch.bfloat16),
                 tensor(*W, dtype=torch.bfloat16),
-                None,
+                *(None, None, None),
                 *convs[2][:5],
                 None,
                 None,
@@ -76,17 +81,30 @@ def samples() -> dict[str, list[tuple]]:
         ],
         "convolution_max_pool": [
             *[
-                (tensor(*X), tensor(*W), tensor(6), *conv[:5], "relu", [2, 3], [1, 2], [1, 1], [1, 1], True, conv[5])
+                (
+                    tensor(*X),
+                    tensor(*W),
+                    tensor(6),
+                    tensor(6),
+                    *conv[:5],
+                    "relu6",
+                    [2, 3],
+                    [1, 2],
+                    [1, 1],
+                    [1, 1],
+                    True,
+                    conv[5],
+                )
                 for conv in convs
             ],
             (  # more places than a byte names
-                *(tensor(1, 1, 17, 17), tensor(2, 1, 1, 1), None, [1, 1], [0] * 4, [1, 1], 1, "zeros", "relu"),
+                *(tensor(1, 1, 17, 17), tensor(2, 1, 1, 1), None, None, [1, 1], [0] * 4, [1, 1], 1, "zeros", "relu"),
                 *([16, 17], [1, 1], [0, 0], [1, 1], False, "auto"),
             ),
             (
                 tensor(*X, channels_last=True),
                 tensor(*W),
-                None,
+                *(None, None),
                 *convs[2][:5],
                 "relu",
                 [2, 2],
@@ -141,11 +159,14 @@ def samples() -> dict[str, list[tuple]]:
             (tensor(2, 3, 4, 9), [7, 6], "linear", [0.0, 0.0], True, False, last) for last in (False, True)
         ]
         + [(tensor(1, 2, 2, 3, 1), [4, 3, 5], "area", [0.0] * 3, False, False, True)],
-        "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))],
+        "activate": [(t, "relu") for t in (tensor(2, 3, 4), tensor(2, 3, 4, 5, channels_last=True), tensor(0, 3))]
+        + [(tensor(2, 3), "silu")],
         "activate_backward": [
             (tensor(2, 3), torch.rand(2, 3), "relu"),
             (tensor(2, 3, 4, 5, channels_last=True), torch.rand(2, 3, 4, 5), "relu"),
+            (tensor(2, 3), tensor(2, 3), "tanh"),
         ],
+        "activate_curvature": [(tensor(2, 3, grad=False), tensor(2, 3, grad=False), "tanh")],
         "max_unpool": [
             (tensor(2, 3, 4, 3, channels_last=last), torch.randint(42, (2, 3, 4, 3)), [7, 6]) for last in (False, True)
         ]
@@ -421,7 +442,7 @@ def test_convolution_of_any_rank(rank, channels_last, algorithm):
     if channels_last and rank == 3:
         x = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     flat = [pad for pad in padding for _ in range(2)]
-    y = ops.convolution(x, w, b, stride, flat, dilation, 2, "zeros", None, None, algorithm)
+    y = ops.convolution(x, w, b, None, None, stride, flat, dilation, 2, "zeros", None, None, algorithm)
     peer = getattr(F, f"conv{rank}d")(x, w, b, stride, padding, dilation, 2)
     assert y.stride() == peer.stride()
     for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
@@ -445,7 +466,7 @@ def test_fused_operator_of_any_rank(rank, algorithm):
     x, w, b = integers(2, 4, *RANKS[rank]), integers(3, 4, *(2, 1, 3)[:rank]), integers(3)
     ones, zeros = [1] * rank, [0] * (2 * rank)
     y, _ = ops.convolution_max_pool(
-        x, w, b, ones, zeros, ones, 1, "zeros", "relu", [2] * rank, [2] * rank, [0] * rank, ones, False, algorithm
+        x, w, b, None, ones, zeros, ones, 1, "zeros", "relu", [2] * rank, [2] * rank, [0] * rank, ones, False, algorithm
     )
     peer = getattr(F, f"max_pool{rank}d")(getattr(F, f"conv{rank}d")(x, w, b).relu(), 2)
     for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
@@ -470,12 +491,12 @@ def test_unfold_and_fold_of_any_rank_are_adjoint(rank):
 
 
 @jit
-def double(values):
+def double(values, ARGUMENT: tl.constexpr):
     return values * 2
 
 
 @jit
-def double_gradient(dy, output):
+def double_gradient(dy, output, ARGUMENT: tl.constexpr):
     return dy * 2
 
 
@@ -484,7 +505,7 @@ def test_an_activation_is_one_row(monkeypatch):
     x, w, b = integers(2, 3, 5, 5), integers(4, 3, 3, 3), integers(4)
     conv = ([1, 1], [0, 0, 0, 0], [1, 1], 1, "zeros")
     for algorithm in ("direct", "im2col", "implicit_gemm"):
-        y = ops.convolution(x, w, b, *conv, "double", None, algorithm)
+        y = ops.convolution(x, w, b, None, None, *conv, "double", None, algorithm)
         peer = F.conv2d(x, w, b) * 2
         for found, expected in zip(leaves_and_gradients(y, x, w, b), leaves_and_gradients(peer, x, w, b), strict=True):
             assert torch.equal(found, expected)
@@ -505,17 +526,15 @@ def test_an_activation_keeps_what_its_row_says(saves, monkeypatch):
 def test_what_cannot_be_an_epilogue_is_refused(monkeypatch):
     x, w = integers(2, 3, 5, 5), integers(4, 3, 3, 3)
     conv, pool = ([1, 1], [0, 0, 0, 0], [1, 1], 1, "zeros"), ([2, 2], [2, 2], [0, 0], [1, 1], False, "auto")
-    with pytest.raises(ValueError, match="activation must be one of 'relu', None, but got activation='gelu'"):
-        ops.convolution(x, w, None, *conv, "gelu", None, "auto")
-    with pytest.raises(ValueError, match="activation must be one of 'relu', but got activation='gelu'"):
-        ops.activate(x, "gelu")
-    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "output"))
-    with pytest.raises(NotImplementedError, match="gradient is 0 or 1, but got activation='double'"):
-        ops.convolution_max_pool(x, w, None, *conv, "double", *pool)
-    monkeypatch.setitem(epilogue.ACTIVATIONS, "double", epilogue.Activation(double, double_gradient, "input"))
-    with pytest.raises(NotImplementedError, match="double cannot be a convolution's epilogue"):
-        ops.convolution(x, w, None, *conv, "double", None, "auto")
-    dy = torch.ones_like(x, requires_grad=True)
-    dx = ops.activate_backward(dy, x, "double")
-    with pytest.raises(NotImplementedError, match="second derivative of double"):
-        dx.sum().backward()
+    for name in ("swish", "leaky_relu(x)", "relu(2)"):
+        with pytest.raises(ValueError, match=r"activation must be .*'relu', .*but got activation="):
+            ops.convolution(x, w, None, None, None, *conv, name, None, "auto")
+        with pytest.raises(ValueError, match=r"activation must be .*'relu', .*but got activation="):
+            ops.activate(x, name)
+    with pytest.raises(NotImplementedError, match="gradient is 0 or 1, but got activation='gelu'"):
+        ops.convolution_max_pool(x, w, None, None, *conv, "gelu", *pool)
+    x.requires_grad_()
+    (dx,) = torch.autograd.grad(ops.activate(x, "gelu").sum(), x, create_graph=True)
+    (ddx,) = torch.autograd.grad(dx.sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivative of gelu"):
+        ddx.sum().backward()

@@ -4,7 +4,7 @@ Errors are torch's for the same mistake: RuntimeError for sizes, TypeError for t
 """
 
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -99,12 +99,6 @@ def require_filter(operator: str, w: torch.Tensor, rank: int) -> None:
 def require_algorithm(algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, but got algorithm={algorithm!r}")
-
-
-def require_activation(activation: str | None, known: Collection[str], none: bool = False) -> None:
-    if activation not in known and not (none and activation is None):
-        names = ", ".join(map(repr, known))
-        raise ValueError(f"activation must be one of {names}{', None' * none}, but got activation={activation!r}")
 
 
 def require_tensors(operator: str, **tensors: torch.Tensor | None) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from tritonconv import nn
 from tritonconv.checks import DTYPES
-from tritonconv.nn.container import FOLLOWS, fusible, fusing, plain, why_watched
+from tritonconv.nn.container import ACTIVATIONS, FOLLOWS, fusible, fusing, plain, why_watched
 from tritonconv.patching import calls_of
 
 __all__ = ["ConvertReport", "Row", "convert", "restore"]
@@ -95,9 +95,10 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
     are left. Each stays the layer it was, with its name, hooks and parameters: optimizers go on. A layer for which
     `filter_fn(layer, name)` is false is left.
 
-    With `fuse`, an nn.Sequential, or a subclass with its forward, in which a ReLU follows a convolution becomes
-    `tritonconv.nn.Sequential`: when it is called, it runs a convolution → ReLU (→ max pooling) as one operator where
-    nothing can tell. What a custom forward does between its layers cannot be known: they are swapped, not fused.
+    With `fuse`, an nn.Sequential, or a subclass with its forward, in which a batch norm or an activation follows a
+    convolution becomes `tritonconv.nn.Sequential`: when it is called, it runs a convolution (→ batch norm in
+    evaluation) → activation (→ max pooling) as one operator where nothing can tell. What a custom forward does between
+    its layers cannot be known: they are swapped, not fused.
 
     Convert before the first call of torch.compile: a graph compiled earlier may go on with torch's layers.
 
@@ -117,7 +118,10 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
         becoming = classes | swaps
         for container in model.modules():
             kinds = [becoming[layer] for layer in container._modules.values() if layer is not None]
-            is_fused = any(one in FOLLOWS and FOLLOWS[one][0] is other for one, other in itertools.pairwise(kinds))
+            pairs = itertools.pairwise(kinds)
+            is_fused = any(
+                one in FOLLOWS and (other is FOLLOWS[one][0] or other in ACTIVATIONS) for one, other in pairs
+            )
             if is_fused and (kind := _fusing(container)):
                 swaps[container] = kind
     for module, ours in swaps.items():
@@ -241,7 +245,7 @@ def _fused(
             obstacle = _obstacle(layers, names, length, left)
             if length > 1:
                 fused.append(tuple(names[:length]))
-                partly[layers[0]] = f"pooling not fused: {obstacle}" if obstacle else ""
+                partly[layers[0]] = obstacle and f"{_stage(layers[length])} not fused: {obstacle}"
             else:
                 alone[layers[0]] = f"not fused: {obstacle}"
             names, layers = names[length:], layers[length:]
@@ -258,10 +262,22 @@ def _obstacle(layers: list[torch.nn.Module], names: list[str], length: int, left
     if length == len(layers):
         return "" if length > 1 else "nothing follows"
     name, layer = names[length], layers[length]
-    follows = [getattr(torch.nn, kind.__name__) for kind in FOLLOWS.get(type(layers[0]), ())]
-    if not isinstance(layer, tuple(follows[length - 1 : length])):
-        return "" if length > 1 else f"{type(layer).__name__} follows"
-    return f"{name}: {left[layer]}" if layer in left else f"{name} {why_watched(layer)}"
+    if layer in left:
+        return f"{name}: {left[layer]}" if _stage(layer) else "" if length > 1 else f"{type(layer).__name__} follows"
+    why = why_watched(layer) if _stage(layer) else ""
+    if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.training:
+        why = why or "normalizes by its batch while it trains"
+    return f"{name} {why}" if why else "" if length > 1 else f"{type(layer).__name__} follows"
+
+
+def _stage(layer: torch.nn.Module) -> str:
+    """What the layer would be in a convolution's kernel; "" if nothing."""
+    kinds = [getattr(torch.nn, kind.__name__) for kind in ACTIVATIONS]
+    if isinstance(layer, torch.nn.modules.pooling._MaxPoolNd):
+        return "pooling"
+    if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+        return "batch norm"
+    return "activation" if isinstance(layer, tuple(kinds)) else ""
 
 
 def _calls(model: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:

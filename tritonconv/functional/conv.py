@@ -29,6 +29,9 @@ def conv(
     dilation: IntOrInts = 1,
     groups: int = 1,
     *,
+    scale: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    activation: str | None = None,
     padding_mode: PaddingMode = "zeros",
     algorithm: Algorithm = "auto",
 ) -> torch.Tensor:
@@ -64,7 +67,7 @@ def conv(
     Source: torch.nn.functional.conv1d, conv2d and conv3d; the padding modes are torch.nn.functional.pad's.
     """
     sliding = (stride, padding, dilation, groups, padding_mode)
-    return convolve(f"conv{rank}d", rank, input, weight, bias, *sliding, algorithm)
+    return convolve(f"conv{rank}d", rank, input, weight, bias, *sliding, algorithm, activation, None, scale, residual)
 
 
 def conv2d_bias_relu(
@@ -192,19 +195,24 @@ def convolve(
     algorithm: str,
     activation: str | None = None,
     pool: tuple[Any, ...] | None = None,
+    scale: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A convolution along `rank` axes, its activation, and max pooling by `pool`: a window and ceil_mode."""
+    """A convolution along `rank` axes, its epilogue, and max pooling by `pool`: a window and ceil_mode."""
     x, unbatched = require_batch(name, input, rank)
     require_filter(name, weight, rank)
-    if bias is not None:
-        require_tensor(name, "bias", bias)
+    for key, t in (("bias", bias), ("scale", scale), ("residual", residual)):
+        if t is not None:
+            require_tensor(name, key, t)
     groups = as_count(name, "groups", groups)
     steps, spread = as_sizes("stride", stride, rank), as_sizes("dilation", dilation, rank)
     sliding = (steps, as_padding(padding, tuple(weight.shape[2:]), steps, spread), spread, groups, padding_mode)
     if pool is None:
-        y = operators.convolution(x, weight, bias, *sliding, activation, None, algorithm)
+        if residual is not None and unbatched:
+            residual = residual.unsqueeze(0)
+        y = operators.convolution(x, weight, bias, scale, residual, *sliding, activation, None, algorithm)
     else:
-        y, _ = operators.convolution_max_pool(x, weight, bias, *sliding, activation, *pool, algorithm)
+        y, _ = operators.convolution_max_pool(x, weight, bias, scale, *sliding, activation, *pool, algorithm)
     return y.squeeze(0) if unbatched else y
 
 

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from tritonconv import tuning
 from tritonconv.kernels import grid
-from tritonconv.kernels.epilogue import Activation
+from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.layouts import needs_int64
 from tritonconv.problems import ConvProblem, PoolProblem
 
@@ -26,14 +26,22 @@ def convolution(problem: ConvProblem) -> dict[str, Any]:
     }
 
 
-def epilogue(problem: ConvProblem, activation: Activation | None, pool: PoolProblem | None) -> dict[str, Any]:
+def epilogue(problem: ConvProblem, then: Epilogue) -> dict[str, Any]:
     """What follows a forward kernel's sum. When pooling, the output is smaller than the convolution."""
+    b, scale, residual, activation, pool = then
     return {
+        "b_ptr": b,
+        "b_stride": 0 if b is None else b.stride(0),
+        "scale_ptr": scale,
+        "scale_stride": 0 if scale is None else scale.stride(0),
+        "residual_ptr": residual,
+        "residual_stride": (0,) * 5 if residual is None else grid.strides(residual),
         "conv_size": grid.three(problem.output_size),
         "out_size": grid.three(problem.output_size if pool is None else pool.output_size),
         "POOL": None if pool is None else grid.window(pool),
         "NO_ARGMAX": None if pool is None else pool.no_argmax,
         "ACTIVATION": None if activation is None else activation.function,
+        "ARGUMENT": None if activation is None else activation.argument,
         "PASSES": None if activation is None or pool is None else activation.passes,
     }
 

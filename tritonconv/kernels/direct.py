@@ -16,9 +16,9 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
-from tritonconv.kernels.epilogue import Activation, keep_best, store_output
+from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
-from tritonconv.problems import ConvProblem, PoolProblem
+from tritonconv.problems import ConvProblem
 
 
 @jit
@@ -29,6 +29,10 @@ def direct_forward_kernel(
     w_stride,
     b_ptr,  # (C_out,) or None
     b_stride,
+    scale_ptr,  # (C_out,) or None
+    scale_stride,
+    residual_ptr,  # the shape of an unpooled y, any strides, or None
+    residual_stride,
     y_ptr,  # (N, C_out, Z, P, Q), pooled or not
     y_stride,
     argmax_ptr,  # the strides of y; the argmax of each pooled output
@@ -42,6 +46,7 @@ def direct_forward_kernel(
     POOL: tl.constexpr,  # or None
     NO_ARGMAX: tl.constexpr,
     ACTIVATION: tl.constexpr,  # a function of a tile, or None
+    ARGUMENT: tl.constexpr,
     PASSES: tl.constexpr,  # when pooling, where its gradient passes
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
@@ -65,6 +70,8 @@ def direct_forward_kernel(
 
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_k, other=0.0).to(ACC)
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + k * scale_stride, mask=valid_k, other=0.0).to(ACC)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
     argmax = best if POOL is None else tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
 
@@ -90,10 +97,15 @@ def direct_forward_kernel(
                 acc += x.to(ACC) * f.to(ACC)[None, :]
                 x_ptrs += x_stride[1]
                 w_ptrs += w_stride[1]
+        if scale_ptr is not None:
+            acc *= scale[None, :]
         if b_ptr is not None:
             acc += bias[None, :]
+        if residual_ptr is not None:
+            residual_ptrs = grid.tile(residual_ptr, residual_stride, n, pixel, k)
+            acc += tl.load(residual_ptrs, mask=valid_pixel[:, None] & valid_k[None, :], other=0.0).to(ACC)
         if ACTIVATION is not None:
-            acc = ACTIVATION(acc)
+            acc = ACTIVATION(acc, ARGUMENT)
         if POOL is not None:
             best, argmax = keep_best(acc, best, argmax, element, valid_pixel, y_ptr.dtype.element_ty)
         else:
@@ -230,12 +242,10 @@ def direct_wgrad_kernel(
 def direct_forward(
     x: torch.Tensor,
     w: torch.Tensor,
-    b: torch.Tensor | None,
     y: torch.Tensor,
     argmax: torch.Tensor | None,
     problem: ConvProblem,
-    activation: Activation | None = None,
-    pool: PoolProblem | None = None,
+    then: Epilogue,
 ) -> None:
     """Fill y, or the pooled y and the argmax of each of its windows."""
     if y.numel() == 0:
@@ -247,15 +257,13 @@ def direct_forward(
     direct_forward_kernel[(programs,)](
         x_ptr=x,
         w_ptr=w,
-        b_ptr=b,
         y_ptr=y,
         argmax_ptr=argmax,
-        b_stride=0 if b is None else b.stride(0),
-        **{**convolution(problem), **epilogue(problem, activation, pool)},
+        **{**convolution(problem), **epilogue(problem, then)},
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
-        **numerics(x, x, w, b, y),
+        **numerics(x, x, w, then.b, then.scale, then.residual, y),
         **tile,
     )
 

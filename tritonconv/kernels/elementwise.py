@@ -36,6 +36,7 @@ def elementwise_kernel(
     numel,
     size,  # of MAX_AXES axes, as are the strides
     FUNCTION: tl.constexpr,  # of x, or of dy and x
+    ARGUMENT: tl.constexpr,  # and of this
     DENSE: tl.constexpr,
     OFFSET: tl.constexpr,
     ACC: tl.constexpr,
@@ -53,30 +54,36 @@ def elementwise_kernel(
         if not DENSE:
             offs_dy = _offsets(offs, size, dy_stride)
         dy = tl.load(dy_ptr + offs_dy, mask=valid, other=0.0).to(ACC)
-        out = FUNCTION(dy, x)
+        out = FUNCTION(dy, x, ARGUMENT)
     else:
-        out = FUNCTION(x)
+        out = FUNCTION(x, ARGUMENT)
     tl.store(out_ptr + offs_out, out, mask=valid)
 
 
 def activate(x: torch.Tensor, y: torch.Tensor, activation: Activation) -> None:
     """Fill y with the activation of x."""
-    _launch(activation.function, x, None, y)
+    _launch(activation.function, activation.argument, x, None, y)
 
 
 def activate_backward(dy: torch.Tensor, saved: torch.Tensor, dx: torch.Tensor, activation: Activation) -> None:
     """Fill dx; `saved` is the activation's input or its output, as the table says."""
-    _launch(activation.gradient, saved, dy, dx)
+    _launch(activation.gradient, activation.argument, saved, dy, dx)
 
 
-def _launch(function: Kernel, x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> None:
+def activate_curvature(dy: torch.Tensor, saved: torch.Tensor, out: torch.Tensor, activation: Activation) -> None:
+    """Fill out with the derivative of `activate_backward` by `saved`."""
+    assert activation.curvature is not None
+    _launch(activation.curvature, activation.argument, saved, dy, out)
+
+
+def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> None:
     if out.numel() == 0:
         return
     tensors = [x, out, out if dy is None else dy]
     sizes, merged = _merge_axes(tensors)
     if len(sizes) > MAX_AXES:  # more axes than the kernel walks: one launch for each index of the first
         for i in range(x.shape[0]):
-            _launch(function, x[i], None if dy is None else dy[i], out[i])
+            _launch(function, argument, x[i], None if dy is None else dy[i], out[i])
         return
     tile = tuning.pick("elementwise", x, elements=out.numel())
     x_stride, out_stride, dy_stride = (_pad(strides, 0) for strides in merged)
@@ -91,6 +98,7 @@ def _launch(function: Kernel, x: torch.Tensor, dy: torch.Tensor | None, out: tor
         numel=out.numel(),
         size=_pad(sizes, 1),
         FUNCTION=function,
+        ARGUMENT=argument,
         DENSE=len(sizes) == 1 and all(strides == [1] for strides in merged),
         **numerics(x, *tensors),
         **tile,

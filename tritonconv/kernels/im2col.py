@@ -19,10 +19,10 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import numerics
-from tritonconv.kernels.epilogue import Activation
+from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
 from tritonconv.layouts import is_channels_last, memory_format
-from tritonconv.problems import ConvProblem, PoolProblem
+from tritonconv.problems import ConvProblem
 
 
 @jit
@@ -151,17 +151,15 @@ def _columns(like: torch.Tensor, problem: ConvProblem, dtype: torch.dtype) -> to
 def im2col_forward(
     x: torch.Tensor,
     w: torch.Tensor,
-    b: torch.Tensor | None,
     y: torch.Tensor,
     argmax: torch.Tensor | None,
     problem: ConvProblem,
-    activation: Activation | None = None,
-    pool: PoolProblem | None = None,
+    then: Epilogue,
 ) -> None:
     """Fill y, or the pooled y and the argmax of each of its windows."""
     columns = _columns(y, problem, x.dtype)
     unfold(x, columns, problem)
-    implicit_gemm_forward(columns, _filter_matrix(w), b, y, argmax, problem.on_columns(), activation, pool)
+    implicit_gemm_forward(columns, _filter_matrix(w), y, argmax, problem.on_columns(), then)
 
 
 def im2col_dgrad(

@@ -23,9 +23,9 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import convolution, epilogue, numerics
-from tritonconv.kernels.epilogue import Activation, keep_best, store_output
+from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
-from tritonconv.problems import ConvProblem, PoolProblem
+from tritonconv.problems import ConvProblem
 
 
 @jit
@@ -36,6 +36,10 @@ def implicit_gemm_forward_kernel(
     w_stride,
     b_ptr,  # (C_out,) or None
     b_stride,
+    scale_ptr,  # (C_out,) or None
+    scale_stride,
+    residual_ptr,  # the shape of an unpooled y, any strides, or None
+    residual_stride,
     y_ptr,  # (N, C_out, Z, P, Q), pooled or not
     y_stride,
     argmax_ptr,  # the strides of y; the argmax of each pooled output
@@ -49,6 +53,7 @@ def implicit_gemm_forward_kernel(
     POOL: tl.constexpr,  # or None
     NO_ARGMAX: tl.constexpr,
     ACTIVATION: tl.constexpr,  # a function of a tile, or None
+    ARGUMENT: tl.constexpr,
     PASSES: tl.constexpr,  # when pooling, where its gradient passes
     FLATTEN_TAPS: tl.constexpr,
     STEPS: tl.constexpr,
@@ -78,6 +83,8 @@ def implicit_gemm_forward_kernel(
 
     if b_ptr is not None:
         bias = tl.load(b_ptr + k * b_stride, mask=valid_n, other=0.0).to(ACC)
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + k * scale_stride, mask=valid_n, other=0.0).to(ACC)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
     argmax = best if POOL is None else tl.full((BLOCK_M, BLOCK_N), NO_ARGMAX, tl.int32)
 
@@ -98,10 +105,15 @@ def implicit_gemm_forward_kernel(
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
             f = tl.load(w_ptrs_k[None, :] + offs_w[:, None], mask=valid_k[:, None] & valid_n[None, :], other=0.0)
             acc = tl.dot(x, f, acc, input_precision=PRECISION, out_dtype=ACC)
+        if scale_ptr is not None:
+            acc *= scale[None, :]
         if b_ptr is not None:
             acc += bias[None, :]
+        if residual_ptr is not None:
+            residual_ptrs = grid.tile(residual_ptr, residual_stride, n, pixel, k)
+            acc += tl.load(residual_ptrs, mask=valid_pixel[:, None] & valid_n[None, :], other=0.0).to(ACC)
         if ACTIVATION is not None:
-            acc = ACTIVATION(acc)
+            acc = ACTIVATION(acc, ARGUMENT)
         if POOL is not None:
             best, argmax = keep_best(acc, best, argmax, element, valid_pixel, y_ptr.dtype.element_ty)
         else:
@@ -251,19 +263,17 @@ def implicit_gemm_wgrad_kernel(
 def implicit_gemm_forward(
     x: torch.Tensor,
     w: torch.Tensor,
-    b: torch.Tensor | None,
     y: torch.Tensor,
     argmax: torch.Tensor | None,
     problem: ConvProblem,
-    activation: Activation | None = None,
-    pool: PoolProblem | None = None,
+    then: Epilogue,
 ) -> None:
     """Fill y, or the pooled y and the argmax of each of its windows."""
     if y.numel() == 0:
         return
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(y.shape[2:])
-    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "pooled": pool is not None}
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "pooled": then.pool is not None}
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
         steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])
@@ -274,16 +284,14 @@ def implicit_gemm_forward(
     implicit_gemm_forward_kernel[(programs,)](
         x_ptr=x,
         w_ptr=w,
-        b_ptr=b,
         y_ptr=y,
         argmax_ptr=argmax,
-        b_stride=0 if b is None else b.stride(0),
-        **{**convolution(problem), **epilogue(problem, activation, pool)},
+        **{**convolution(problem), **epilogue(problem, then)},
         x_stride=grid.strides(x),
         w_stride=grid.strides(w),
         y_stride=grid.strides(y),
         STEPS=steps,
-        **numerics(x, x, w, b, y),
+        **numerics(x, x, w, then.b, then.scale, then.residual, y),
         PRECISION=tuning.dot_precision(x),
         **tile,
     )

@@ -1,30 +1,48 @@
 """Sequential, which fuses its members when it is called."""
 
 import functools
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from tritonconv.kernels.epilogue import activation
 from tritonconv.nn.activation import ReLU
 from tritonconv.nn.conv import Conv1d, Conv2d, Conv3d
 from tritonconv.nn.ours import Ours
 from tritonconv.nn.pool import MaxPool1d, MaxPool2d, MaxPool3d
 
-# What follows a convolution in its kernel, in this order.
-FOLLOWS: dict[type, tuple[type, ...]] = {
-    Conv1d: (ReLU, MaxPool1d),
-    Conv2d: (ReLU, MaxPool2d),
-    Conv3d: (ReLU, MaxPool3d),
+# What may follow a convolution in its kernel, in this order: a batch norm in evaluation; an activation, any of
+# ACTIVATIONS; and max pooling, if the activation's gradient is 0 or 1.
+FOLLOWS: dict[type, tuple[type, type]] = {
+    Conv1d: (torch.nn.BatchNorm1d, MaxPool1d),
+    Conv2d: (torch.nn.BatchNorm2d, MaxPool2d),
+    Conv3d: (torch.nn.BatchNorm3d, MaxPool3d),
+}
+ACTIVATIONS: dict[type, Callable[[Any], str]] = {  # what the table of activations calls the layer
+    ReLU: lambda layer: "relu",
+    torch.nn.ReLU6: lambda layer: "relu6",
+    torch.nn.LeakyReLU: lambda layer: f"leaky_relu({layer.negative_slope})",
+    torch.nn.Hardswish: lambda layer: "hardswish",
+    torch.nn.SiLU: lambda layer: "silu",
+    torch.nn.GELU: lambda layer: "gelu" if layer.approximate == "none" else "gelu_tanh",
+    torch.nn.Sigmoid: lambda layer: "sigmoid",
+    torch.nn.Tanh: lambda layer: "tanh",
 }
 
 
 class Sequential(Ours, torch.nn.Sequential):
-    """torch.nn.Sequential, which runs a convolution → ReLU (→ max pooling) among its members as one operator.
+    """torch.nn.Sequential, which runs a convolution and what follows it among its members as one operator.
+
+    That is a batch norm in evaluation, an activation (ReLU, ReLU6, LeakyReLU, Hardswish, SiLU, GELU, Sigmoid, Tanh)
+    and, after ReLU or ReLU6, max pooling. Where a gradient is wanted the batch norm stays apart, and so do Hardswish,
+    SiLU and GELU, whose gradients read their input.
 
     The members stay separate layers, and a slice, a loop over them or a hook meets each as it is. They are fused only
-    where nothing can tell: each is exactly tritonconv.nn's class, without hooks, without a forward of its own on the
-    object or put into the class, and a pooling returns no indices; no hook is registered for all modules, and nothing
-    traces their calls. All of it is looked at in every call.
+    where nothing can tell: each is exactly that class, without hooks, without a forward of its own on the object or put
+    into the class, and a pooling returns no indices; no hook is registered for all modules, and nothing traces their
+    calls. All of it is looked at in every call.
 
     Source: torch.nn.Sequential.
     """
@@ -34,10 +52,18 @@ class Sequential(Ours, torch.nn.Sequential):
         if _is_anything_watched():
             return super().forward(input)
         while layers:
-            length = fusible(layers)
+            length = fusible(layers, input)
             layer, others, layers = layers[0], layers[1:length], layers[length:]
-            input = layer.fused(input, *others[1:]) if others else layer(input)  # type: ignore[union-attr, operator]
+            input = _run(layer, others, input) if others else layer(input)  # type: ignore[union-attr, operator]
         return input
+
+
+def _run(conv: Any, others: list[Any], input: torch.Tensor) -> torch.Tensor:
+    norms, pools = FOLLOWS[type(conv)]
+    norm = next((layer for layer in others if type(layer) is norms), None)
+    pool = next((layer for layer in others if type(layer) is pools), None)
+    name = next((ACTIVATIONS[type(layer)](layer) for layer in others if type(layer) in ACTIVATIONS), None)
+    return conv.fused(input, norm, name, pool)
 
 
 @functools.cache
@@ -80,17 +106,38 @@ def _new_fusing(kind: Any) -> torch.nn.Module:
     return made.__new__(made)
 
 
-def fusible(layers: list[torch.nn.Module]) -> int:
-    """How many of the layers, from the first on, are one operator: 1, 2 or 3."""
-    kind = type(layers[0])
-    if kind not in FOLLOWS or why_watched(layers[0]):
+def fusible(layers: Sequence[Any], input: Any = None) -> int:
+    """How many of the layers, from the first on, are one operator of that input; of one without gradients if None."""
+    conv = layers[0]
+    if type(conv) not in FOLLOWS or why_watched(conv):
         return 1
+    norms, pools = FOLLOWS[type(conv)]
+    has_gradient = (
+        torch.is_grad_enabled()
+        and isinstance(input, torch.Tensor)
+        and (input.requires_grad or conv.weight.requires_grad or (conv.bias is not None and conv.bias.requires_grad))
+    )
+    following = [*itertools.takewhile(lambda layer: not why_watched(layer), layers[1:4])]
     length = 1
-    for layer, wanted in zip(layers[1:], FOLLOWS[kind], strict=False):
-        if type(layer) is not wanted or why_watched(layer):
-            break
-        length += 1
+    if following and type(following[0]) is norms and not has_gradient and _is_fixed(following[0], conv, input):
+        length, following = 2, following[1:]
+    if following and type(following[0]) in ACTIVATIONS:
+        row = activation(ACTIVATIONS[type(following[0])](following[0]))
+        if row.saves == "output" or not has_gradient:
+            length += 1
+            if following[1:] and type(following[1]) is pools and row.passes is not None:
+                length += 1
     return length
+
+
+def _is_fixed(norm: Any, conv: Any, input: Any) -> bool:
+    """Whether a batch norm is a scale and a shift that go with the convolution's weights."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return False
+    if isinstance(input, torch.Tensor) and torch.is_autocast_enabled(input.device.type):
+        return False
+    dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
+    return dtypes == {conv.weight.dtype} and norm.num_features == conv.out_channels
 
 
 def why_watched(layer: torch.nn.Module) -> str:
@@ -127,5 +174,5 @@ def _methods() -> tuple[Any, ...]:
     return torch.nn.Module.__call__, Conv1d._conv_forward, Conv2d._conv_forward, Conv3d._conv_forward, *forwards
 
 
-_KINDS: tuple[Any, ...] = (*FOLLOWS, *{kind: None for follows in FOLLOWS.values() for kind in follows})
+_KINDS: tuple[Any, ...] = (*FOLLOWS, *(kind for follows in FOLLOWS.values() for kind in follows), *ACTIVATIONS)
 _METHODS = _methods()

@@ -6,7 +6,8 @@ import torch
 
 from tritonconv import functional
 from tritonconv.checks import Algorithm, PaddingMode, require_algorithm
-from tritonconv.functional.arguments import IntOrInts, window
+from tritonconv.functional.arguments import IntOrInts
+from tritonconv.functional.arguments import window as sliding
 from tritonconv.functional.conv import convolve
 from tritonconv.nn.ours import Ours
 
@@ -58,16 +59,22 @@ class _Conv(_Convolution):
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return getattr(functional, f"conv{self.rank}d")(input, weight, bias, **self._how)
 
-    def fused(self, input: torch.Tensor, pool: Any = None) -> torch.Tensor:
-        """This layer, ReLU and the max pooling layer `pool` as one operator."""
-        sizes = None
+    def fused(self, input: torch.Tensor, norm: Any, activation: str | None, pool: Any) -> torch.Tensor:
+        """This layer, a batch norm in evaluation, an activation and max pooling, or some of them, as one operator."""
+        scale, bias, window = None, self.bias, None
+        if norm is not None:
+            scale = torch.rsqrt(norm.running_var + norm.eps)
+            scale = scale if norm.weight is None else scale * norm.weight
+            bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
+            bias = bias if norm.bias is None else bias + norm.bias
         if pool is not None:
-            sizes = window(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+            window = sliding(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         return convolve(
-            *(f"conv{self.rank}d", self.rank, input, self.weight, self.bias),
+            *(f"conv{self.rank}d", self.rank, input, self.weight, bias),
             **self._how,
-            activation="relu",
-            pool=sizes and (*sizes, pool.ceil_mode),
+            activation=activation,
+            pool=window and (*window, pool.ceil_mode),
+            scale=scale,
         )
 
 

@@ -17,9 +17,9 @@ import torch
 from torch.utils.flop_counter import conv_flop_count
 
 from tritonconv import tuning
-from tritonconv.checks import require_activation, require_algorithm, require_shape, require_tensors
+from tritonconv.checks import require_algorithm, require_shape, require_tensors
 from tritonconv.kernels import direct, im2col, implicit_gemm, resample
-from tritonconv.kernels.epilogue import ACTIVATIONS, Activation
+from tritonconv.kernels.epilogue import Activation, Epilogue, activation
 from tritonconv.kernels.tables import Table
 from tritonconv.layouts import is_channels_last, memory_format
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
@@ -43,6 +43,7 @@ ALGORITHMS = {
 }
 WINDOW = "int[] stride, int[] padding, int[] dilation, int groups"
 PADDED = f"{WINDOW}, str padding_mode"
+NONE = (None, None, None)  # neither bias nor scale nor residual
 
 
 class _Convolution(Operator):
@@ -66,21 +67,26 @@ class _Convolution(Operator):
     @property
     def row(self) -> Activation | None:
         """Of the table of activations."""
-        return ACTIVATIONS[self.activation] if self.activation else None
+        return activation(self.activation) if self.activation else None
 
     def forward_problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
-        require_activation(self.activation, ACTIVATIONS, none=True)
-        if self.row is not None and self.row.saves != "output":
-            raise NotImplementedError(
-                f"{self.activation} cannot be a convolution's epilogue: its gradient reads its input"
-            )
-        require_tensors(f"conv{self.x.dim() - 2}d", input=self.x, weight=self.w, bias=self.b)
+        named = {"input": self.x, "weight": self.w, "bias": self.b, "scale": self.scale}
+        require_tensors(f"conv{self.x.dim() - 2}d", **named)
+        if self.scale is not None:
+            require_shape("scale", self.scale, self.w.shape[:1])
         return conv_problem(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
 
     def gradients(self, dy: torch.Tensor) -> Grads:
-        """dx, dw, db of y = conv(x, w) + b, each only if asked for."""
-        dx = dw = db = None
+        """dx, dw, db, d_scale of y = conv(x, w) · scale + b, each only if asked for."""
+        dx = dw = db = d_scale = None
+        of_channel = (0, *range(2, dy.dim()))
+        summed = dy
+        if self.scale is not None:
+            dy = dy * self.scale.view(-1, *(1,) * (dy.dim() - 2))
+        if self.needs["scale"]:
+            products = operators.convolution(self.x, self.w, *NONE, *self.window, None, None, self.algorithm)
+            d_scale = (summed * products).sum(of_channel)
         last = (self.channels_last, self.algorithm)
         if self.needs["x"]:
             size, layout = self.shapes["x"][2:], self.channels_last
@@ -91,28 +97,32 @@ class _Convolution(Operator):
                 dx = dx + self.x[:0].sum()  # as in torch, a penalty has a gradient by x, zeros
         if self.needs["w"]:
             size = self.shapes["w"][2:]
-            dw, db = operators.convolution_wgrad(dy, self.x, size, *self.window, self.needs["b"], *last)
-        elif self.needs["b"]:
-            db = dy.sum((0, *range(2, dy.dim())))
-        return dx, dw, db if self.needs["b"] else None
+            with_bias = self.needs["b"] and self.scale is None
+            dw, db = operators.convolution_wgrad(dy, self.x, size, *self.window, with_bias, *last)
+        if self.needs["b"] and (self.scale is not None or not self.needs["w"]):
+            db = summed.sum(of_channel)
+        return dx, dw, db if self.needs["b"] else None, d_scale
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        """Each is linear in two tensors; a bias goes with the second, of zeros where it does not change."""
-        b = given.pop("b", None)
+        """Each is linear in two tensors and a scale; what is added goes with the second, zeros where that stays."""
+        added = {name: given.pop(name, None) for name in ("b", "residual")}
+        scale = given.pop("scale", None)
         (one, d_one), (two, d_two) = given.items()
-        if b is not None and d_two is None:
+        if d_two is None and any(t is not None for t in added.values()):
             d_two = torch.zeros_like(getattr(self, two))
-        values = vars(self) | {"b": None, "activation": None}
+        values = vars(self) | {"b": None, "residual": None, "activation": None}
         terms = [] if d_one is None else [self.call(values | {one: d_one})]
         if d_two is not None:
-            terms.append(self.call(values | {two: d_two, "b": b}))
+            terms.append(self.call(values | {two: d_two, **added}))
+        if scale is not None:
+            terms.append(self.call(values | {"scale": scale}))
         return (sum(terms[1:], terms[0]),)
 
     def adjoint_gradients(self, name: str, g: torch.Tensor, channels_last: bool | None) -> Grads:
         """The gradients of dgrad(t, w) by t, the argument of that name, and by w, each only if asked for."""
         d_t = d_w = None
         if self.needs[name]:
-            d_t = operators.convolution(g, self.w, None, *self.window, None, channels_last, self.algorithm)
+            d_t = operators.convolution(g, self.w, *NONE, *self.window, None, channels_last, self.algorithm)
         if self.needs["w"]:
             last = (False, self.channels_last, self.algorithm)
             d_w, _ = operators.convolution_wgrad(getattr(self, name), g, self.shapes["w"][2:], *self.window, *last)
@@ -120,9 +130,10 @@ class _Convolution(Operator):
 
     def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
         """With a batch of filters, channels; else images."""
-        if {"w", "b"}.isdisjoint(batched):
-            return None if name in ("w", "b") else 0
-        return int(name not in ("w", "b"))
+        of_filters = ("w", "b", "scale")
+        if not any(key in batched for key in of_filters):
+            return None if name in of_filters else 0
+        return int(name not in of_filters)
 
     def flops(self) -> int:
         problem = self.problem()
@@ -132,35 +143,55 @@ class _Convolution(Operator):
 
 @register
 class Conv(_Convolution):
-    """y = conv(x, w) + b, or an activation of it; (N, C_out, P, Q)."""
+    """y = conv(x, w) · scale + b + residual, or an activation of it; (N, C_out, P, Q)."""
 
     schema = (
-        f"convolution(Tensor x, Tensor w, Tensor? b, {PADDED}, str? activation, bool? channels_last, str algorithm) "
-        "-> Tensor y"
+        f"convolution(Tensor x, Tensor w, Tensor? b, Tensor? scale, Tensor? residual, {PADDED}, str? activation, "
+        "bool? channels_last, str algorithm) -> Tensor y"
     )
     autocast = True
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "channels_last" and self.padding_mode != "circular":  # whatever the residual is
+            return is_channels_last(self.x, self.w)
+        return super().__getattr__(name)
+
     def problem(self) -> ConvProblem:
-        return self.forward_problem()
+        problem = self.forward_problem()
+        if self.residual is not None:
+            require_tensors(f"conv{self.x.dim() - 2}d", input=self.x, residual=self.residual)
+            require_shape("residual", self.residual, problem.output_shape)
+        return problem
 
     def outputs(self, problem: ConvProblem) -> Tensors:
         return (self.empty(self.x, problem.output_shape),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
-        self.chosen(problem, self.x).forward(self.x, self.w, self.b, *outputs, None, problem, self.row)
+        then = Epilogue(self.b, self.scale, self.residual, self.row)
+        self.chosen(problem, self.x).forward(self.x, self.w, *outputs, None, problem, then)
 
     def saved(self) -> tuple[str, ...]:
-        return ("x", "w", "y") if self.activation else ("x", "w")
+        scale = () if self.scale is None else ("scale",)
+        if self.row is None:
+            return "x", "w", *scale
+        if self.row.saves == "output":
+            return "x", "w", *scale, "y"
+        return tuple(name for name in ("x", "w", "b", "scale", "residual") if getattr(self, name) is not None)
+
+    def activated(self, t: Any) -> torch.Tensor:
+        """Through the activation's derivative. What reads its input has it computed again."""
+        if self.row is None:
+            return t
+        y_or_input = self.y if self.row.saves == "output" else self.call(vars(self) | {"activation": None})
+        return operators.activate_backward(t, y_or_input, self.activation)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        (dy,) = gradients
-        if self.activation:
-            dy = operators.activate_backward(dy, self.y, self.activation)
-        return self.gradients(dy)
+        dy = self.activated(*gradients)
+        return *self.gradients(dy), dy if self.needs["residual"] else None
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
         (t,) = super().tangents(**given)
-        return (operators.activate_backward(t, self.y, self.activation) if self.activation else t,)
+        return (self.activated(t),)
 
 
 @register
@@ -274,7 +305,7 @@ class ConvWgrad(_Convolution):
         d_dy = d_x = None
         if self.needs["dy"]:
             b = g_bias if self.bias else None
-            d_dy = operators.convolution(self.x, g, b, *self.window, None, None, self.algorithm)
+            d_dy = operators.convolution(self.x, g, b, None, None, *self.window, None, None, self.algorithm)
         if self.needs["x"]:
             last = (self.channels_last, self.algorithm)
             d_x = operators.convolution_dgrad(self.dy, g, self.shapes["x"][2:], *self.window, *last)
@@ -294,8 +325,8 @@ class ConvMaxPool(_Convolution):
     """Max pooling of the activation of conv(x, w) + b, and its argmax; the unpooled image is never stored."""
 
     schema = (
-        f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, {PADDED}, str activation, int[] pool_kernel, "
-        "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
+        f"convolution_max_pool(Tensor x, Tensor w, Tensor? b, Tensor? scale, {PADDED}, str activation, "
+        "int[] pool_kernel, int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
         "-> (Tensor y, Tensor argmax)"
     )
     autocast = True
@@ -320,10 +351,11 @@ class ConvMaxPool(_Convolution):
 
     def run(self, problem: tuple[ConvProblem, PoolProblem], *outputs: torch.Tensor) -> None:
         conv, pool = problem
-        self.chosen(conv, self.x).forward(self.x, self.w, self.b, *outputs, conv, self.row, pool)
+        then = Epilogue(self.b, self.scale, None, self.row, pool)
+        self.chosen(conv, self.x).forward(self.x, self.w, *outputs, conv, then)
 
     def saved(self) -> tuple[str, ...]:
-        return "x", "w", "argmax"
+        return "x", "w", *(() if self.scale is None else ("scale",)), "argmax"
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = conv_problem(self.shapes["x"], self.shapes["w"], None, *self.window).output_size
@@ -334,5 +366,5 @@ class ConvMaxPool(_Convolution):
         return True
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        (t,) = Conv(**vars(self) | {"activation": None}).tangents(**given)
+        (t,) = Conv(**vars(self) | {"activation": None, "residual": None}).tangents(**given, residual=None)
         return (operators.max_pool_gather(t, self.argmax, *self.pool, self.channels_last),)

@@ -2,31 +2,40 @@
 
 import torch
 
-from tritonconv.checks import require_activation, require_shape, require_tensors
-from tritonconv.kernels import elementwise
-from tritonconv.kernels.epilogue import ACTIVATIONS
+from tritonconv.checks import require_shape, require_tensors
+from tritonconv.kernels import elementwise, epilogue
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 
 
+class _Elementwise(Operator):
+    """What the operators here share."""
+
+    is_elementwise = True
+
+    @property
+    def row(self) -> epilogue.Activation:
+        return epilogue.activation(self.activation)
+
+
 @register
-class Activate(Operator):
+class Activate(_Elementwise):
     """y = activation(x), elementwise."""
 
     schema = "activate(Tensor x, str activation) -> Tensor y"
-    is_elementwise = True
 
-    def problem(self) -> None:
-        require_activation(self.activation, ACTIVATIONS)
+    def problem(self) -> epilogue.Activation:
+        row = self.row
         require_tensors(self.activation, input=self.x)
+        return row
 
-    def outputs(self, problem: None) -> Tensors:
+    def outputs(self, problem: epilogue.Activation) -> Tensors:
         return (torch.empty_like(self.x),)
 
-    def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        elementwise.activate(self.x, outputs[0], ACTIVATIONS[self.activation])
+    def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
+        elementwise.activate(self.x, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
-        return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)
+        return ("y",) if self.row.saves == "output" else ("x",)
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         (dy,) = gradients
@@ -37,31 +46,53 @@ class Activate(Operator):
 
 
 @register
-class ActivateBackward(Operator):
+class ActivateBackward(_Elementwise):
     """dx, from dy and from what the activation saved, its input or its output."""
 
     schema = "activate_backward(Tensor dy, Tensor x_or_y, str activation) -> Tensor dx"
-    is_elementwise = True
 
-    def problem(self) -> None:
-        require_activation(self.activation, ACTIVATIONS)
+    def problem(self) -> epilogue.Activation:
+        row = self.row
         require_tensors(f"{self.activation}_backward", dy=self.dy, x_or_y=self.x_or_y)
         require_shape("dy", self.dy, self.x_or_y.shape)
+        return row
 
-    def outputs(self, problem: None) -> Tensors:
+    def outputs(self, problem: epilogue.Activation) -> Tensors:
         return (torch.empty_like(self.x_or_y),)
 
-    def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        elementwise.activate_backward(self.dy, self.x_or_y, outputs[0], ACTIVATIONS[self.activation])
+    def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
+        elementwise.activate_backward(self.dy, self.x_or_y, outputs[0], problem)
 
     def saved(self) -> tuple[str, ...]:
-        return ("x_or_y",)
+        return ("x_or_y",) if self.row.curvature is None else ("dy", "x_or_y")
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
-        if ACTIVATIONS[self.activation].passes is None:
-            raise NotImplementedError(f"the second derivative of {self.activation} is not implemented")
-        return operators.activate_backward(*gradients, self.x_or_y, self.activation), None
+        (g,) = gradients
+        d_dy = operators.activate_backward(g, self.x_or_y, self.activation)
+        if self.row.curvature is None or not self.needs["x_or_y"]:
+            return d_dy, None
+        return d_dy, g * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        (dx, _) = self.backward(torch.zeros_like(self.x_or_y) if given["dy"] is None else given["dy"])
-        return (dx,)
+        dy, x_or_y = given["dy"], given["x_or_y"]
+        dy = torch.zeros_like(self.x_or_y) if dy is None else dy
+        t = operators.activate_backward(dy, self.x_or_y, self.activation)
+        if self.row.curvature is not None and x_or_y is not None:
+            t = t + x_or_y * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
+        return (t,)
+
+
+@register
+class ActivateCurvature(ActivateBackward):
+    """The derivative of activate_backward by what it reads. It has none itself."""
+
+    schema = "activate_curvature(Tensor dy, Tensor x_or_y, str activation) -> Tensor t"
+
+    def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
+        elementwise.activate_curvature(self.dy, self.x_or_y, outputs[0], problem)
+
+    def backward(self, *gradients: torch.Tensor) -> Grads:
+        raise NotImplementedError(f"the third derivative of {self.activation} is not implemented")
+
+    def tangents(self, **given: torch.Tensor | None) -> Grads:
+        return self.backward()

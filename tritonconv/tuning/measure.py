@@ -205,8 +205,8 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
     if "algorithm" in wide:
         wide["algorithm"] = algorithm
     if op is operators.convolution_max_pool.default:
-        *convolved, kernel, stride, padding, dilation, ceil_mode, _ = wide.values()
-        y = operators.convolution(*convolved, None, algorithm).to(dtype)
+        x, w, b, scale, *convolved, kernel, stride, padding, dilation, ceil_mode, _ = wide.values()
+        y = operators.convolution(x, w, b, scale, None, *convolved, None, algorithm).to(dtype)
         window = (kernel, stride, padding, dilation, ceil_mode)
         pooled, argmax, _ = operators.max_pool(y, *window, False)
         # a dead ReLU passes no gradient
