@@ -94,7 +94,7 @@ def workloads(dtype: torch.dtype, layout: torch.memory_format = torch.channels_l
         "conv 3x3 64 im2col": lambda: f.conv2d(x, w, b, 1, 1, algorithm="im2col"),
         "conv 3x3 64 reflect": lambda: f.conv2d(x, w, b, 1, 1, padding_mode="reflect"),
         "conv-bias-relu 3x3 64": lambda: f.conv2d_bias_relu(x, w, b, 1, 1),
-        "conv-scale-residual-tanh 3x3 64": lambda: f.conv2d(x, w, b, 1, 1, scale=b, residual=x, activation="tanh"),
+        "conv-scale-residual-relu 3x3 64": lambda: f.conv2d(x, w, b, 1, 1, scale=b, residual=x, activation="relu"),
         "conv-bias-gelu 3x3 64": lambda: f.conv2d(x, w, b, 1, 1, activation="gelu"),
         "conv-bias-relu-pool 3x3 64": lambda: f.conv2d_bias_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2),
         "conv-bias-relu-pool 3x3 1": lambda: f.conv2d_bias_relu_max_pool2d(

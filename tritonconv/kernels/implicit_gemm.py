@@ -273,7 +273,8 @@ def implicit_gemm_forward(
         return
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(y.shape[2:])
-    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "pooled": then.pool is not None}
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
+    sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None}
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
         steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])

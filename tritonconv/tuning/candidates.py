@@ -107,7 +107,15 @@ def _interpreter(built_in: Tile, operator: str, pixels: int) -> list[Tile]:
 
 
 def _gpu_gemm(
-    built_in: Tile, operator: str, x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: int = False
+    built_in: Tile,
+    operator: str,
+    x: torch.Tensor,
+    pixels: int,
+    C_in: int,
+    C_out: int,
+    taps: int,
+    pooled: int = False,
+    **_: int,
 ) -> list[Tile]:
     arch = architecture(x.device)
     reduced = C_in * taps if built_in.get("FLATTEN_TAPS") else C_in

@@ -209,8 +209,10 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
         y = operators.convolution(x, w, b, scale, None, *convolved, None, algorithm).to(dtype)
         window = (kernel, stride, padding, dilation, ceil_mode)
         pooled, argmax, _ = operators.max_pool(y, *window, False)
-        # a dead ReLU passes no gradient
-        return pooled, argmax.masked_fill(pooled <= 0, pool_problem(y.shape, *window).no_argmax)
+        gradient = operators.activate_backward(
+            torch.ones_like(pooled), pooled, wide["activation"]
+        )  # 0 where it is dead
+        return pooled, argmax.masked_fill(gradient == 0, pool_problem(y.shape, *window).no_argmax)
     results = _as_tuple(op(*wide.values()))
     return tuple(r.to(dtype) if r.is_floating_point() else r for r in results)
 

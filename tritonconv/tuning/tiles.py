@@ -61,7 +61,9 @@ def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int,
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
-def _interpreter_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+def _interpreter_forward(
+    x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool, residual: bool = False
+) -> Tile:
     flatten = _flatten_taps(C_in)
     return {"FLATTEN_TAPS": flatten, **_interpreter_gemm(x, pixels, C_out, C_in, taps, flatten)}
 
@@ -111,11 +113,15 @@ def _gpu_product(tile: Tile, **extents: int) -> Tile:
     return tile | {block: _block(extent, 16, tile[block]) for block, extent in extents.items()} | {"num_warps": 4}
 
 
-def _gpu_forward(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool) -> Tile:
+def _gpu_forward(
+    x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool, residual: bool = False
+) -> Tile:
     most = _gpu_limits(x)
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
+    elif residual and x.dtype == torch.float32:  # so does what is added
+        most |= {"BLOCK_M": min(most["BLOCK_M"], 64)}
     flatten = _flatten_taps(C_in)
     reduced = C_in * taps if flatten else C_in
     return {"FLATTEN_TAPS": flatten, **_gpu_product(most, BLOCK_N=C_out, BLOCK_K=reduced)}
