@@ -132,6 +132,16 @@ def test_scale_before_a_pooling(name, algorithm, device):
     torch.testing.assert_close(gradients(ours, [x, w, b, scale]), gradients(theirs, [x, w, b, scale]))
 
 
+@each_algorithm
+def test_a_dead_relu6_passes_no_gradient(algorithm, device):
+    """Windows of 6 and more, of 0 and less, and between."""
+    x = torch.tensor([7.0, 9, -1, 0, 6, 6, 2, 3], device=device).view(1, 1, 1, 8).requires_grad_()
+    conv = (torch.ones(1, 1, 1, 1, device=device), None, None, [1, 1], [0] * 4, [1, 1], 1, "zeros")
+    y, _ = ops.convolution_max_pool(x, *conv, "relu6", [1, 2], [1, 2], [0, 0], [1, 1], False, algorithm)
+    assert y.flatten().tolist() == [6, 0, 6, 3]
+    assert torch.autograd.grad(y.sum(), x)[0].flatten().tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
 def test_a_residual_of_any_strides_and_an_unbatched_one(device):
     x, w, b, _, residual = (t.detach() for t in tensors(device))
     for r in (residual.contiguous(memory_format=torch.channels_last), residual[:1].expand(2, -1, -1, -1)):

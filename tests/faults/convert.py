@@ -99,7 +99,12 @@ CONVERT = faults(
             "test_without_fuse_layers_are_only_swapped",
             "fused is what could be, not what is",
         ),
-        ('f"pooling not fused: {obstacle}" if obstacle else ""', '""', "test_the_filter_leaves_a_layer"),
+        ('obstacle and f"{_stage(layers[length])} not fused: {obstacle}"', '""', "test_the_filter_leaves_a_layer"),
+        (
+            "(other is FOLLOWS[one][0] or other in ACTIVATIONS)",
+            "other is FOLLOWS[one][0]",
+            "test_the_filter_leaves_a_layer",
+        ),
         (
             "names, layers = names[length:], layers[length:]",
             "names, layers = names[length:], layers[1:]",
@@ -117,7 +122,7 @@ CONVERT = faults(
         ),
         ('return "" if length > 1 else "nothing follows"', 'return ""', "test_a_convolution_at_the_end_is_told_so"),
         (
-            'return f"{name}: {left[layer]}" if layer in left else',
+            'return f"{name}: {left[layer]}" if _stage(layer) else',
             "return",
             "test_the_filter_leaves_a_layer",
         ),
@@ -166,27 +171,51 @@ PATCHING = faults(
 )
 
 NN = "tests/test_nn.py"
-LAYERS = "tests/test_layers.py"
+LAYERS, EPILOGUES = "tests/test_layers.py", "tests/test_epilogue.py"
+APART = f"{EPILOGUES}::test_a_batch_norm_stays_apart_while_it_trains_or_a_gradient_is_wanted"
 
 CONTAINER = faults(
     "tritonconv/nn/container.py",
     NN,
     [
         (
-            "        if type(layer) is not wanted or why_watched(layer):",
-            "        if not isinstance(layer, wanted) or why_watched(layer):",
-            f"{CONVERTS}::test_a_subclass_of_relu_put_in_later_is_not_fused",
-        ),
-        (
-            "    if kind not in FOLLOWS or why_watched(layers[0]):",
-            "    if kind not in FOLLOWS:",
+            "    if type(conv) not in FOLLOWS or why_watched(conv):",
+            "    if type(conv) not in FOLLOWS:",
             f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused",
         ),
-        ("    Conv3d: (ReLU, MaxPool3d),\n", "", f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes"),
         (
-            "    Conv1d: (ReLU, MaxPool1d),\n",
-            "    Conv1d: (ReLU,),\n",
+            "lambda layer: not why_watched(layer), layers[1:4]",
+            "lambda layer: True, layers[1:4]",
+            f"{EPILOGUES}::test_a_hook_on_what_follows_is_met",
+        ),
+        (
+            "    Conv3d: (torch.nn.BatchNorm3d, MaxPool3d),\n",
+            "",
             f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
+        ),
+        (
+            "    Conv1d: (torch.nn.BatchNorm1d, MaxPool1d),\n",
+            "    Conv1d: (torch.nn.BatchNorm1d, MaxPool2d),\n",
+            f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
+        ),
+        (" is norms and not has_gradient and", " is norms and", APART),
+        ('if row.saves == "output" or not has_gradient:', "if True:", APART),
+        (" is pools and row.passes is not None:", " is pools:", f"{EPILOGUES}::test_a_sequential_fuses_what_follows"),
+        ("    if norm.training or norm.running_mean", "    if norm.running_mean", APART),
+        (
+            "    if isinstance(input, torch.Tensor) and torch.is_autocast_enabled(",
+            "    if False and (",
+            f"{EPILOGUES}::test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart",
+        ),
+        (
+            "    return dtypes == {conv.weight.dtype} and",
+            "    return",
+            f"{EPILOGUES}::test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart",
+        ),
+        (
+            '"gelu" if layer.approximate == "none" else "gelu_tanh"',
+            '"gelu"',
+            f"{EPILOGUES}::test_a_sequential_fuses_what_follows",
         ),
         *(
             (f'state["_{kind}_hooks"]', "False", f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused")
@@ -257,8 +286,8 @@ CONVOLUTIONS = faults(
             f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
         ),
         (
-            "(*sizes, pool.ceil_mode)",
-            "(*sizes, False)",
+            "(*window, pool.ceil_mode)",
+            "(*window, False)",
             f"{CONVERTS}::test_every_argument_of_the_layers_survives_fusion",
         ),
         ("        require_algorithm(algorithm)\n", "", "test_an_unknown_algorithm_is_named"),
@@ -300,10 +329,15 @@ CONVOLUTIONS = faults(
             '"groups", "padding_mode")',
             "test_algorithm_reaches_the_operator",
         ),
-        (
-            'activation="relu",\n',
-            "",
-            f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
+        *(
+            (before, after, f"{EPILOGUES}::test_a_sequential_fuses_what_follows")
+            for before, after in (
+                ("activation=activation,\n", "activation=None,\n"),
+                ("norm.running_var + norm.eps", "norm.running_var"),
+                ("scale if norm.weight is None else scale * norm.weight", "scale"),
+                ("else bias - norm.running_mean) * scale", "else bias - norm.running_mean)"),
+                ("bias if norm.bias is None else bias + norm.bias", "bias"),
+            )
         ),
         (
             "pool_kernel_size if pool_stride is None else pool_stride",

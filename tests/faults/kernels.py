@@ -2,6 +2,7 @@
 
 from tests.faults.fault import Fault, faults
 
+EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
 PADDING = "tests/test_padding.py::test_values_and_gradients_are_torchs"
 CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
 VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
@@ -153,7 +154,7 @@ GEMM = faults(
             "test_several_blocks_of_channels",
         ),
         (
-            "        if ACTIVATION is not None:\n            acc = ACTIVATION(acc)\n",
+            "        if ACTIVATION is not None:\n            acc = ACTIVATION(acc, ARGUMENT)\n",
             "",
             f"{FUSED}::test_dead_relu_passes_no_gradient",
         ),
@@ -200,13 +201,44 @@ GEMM = faults(
             'blocks_n = problem.taps * (C_in // tile["BLOCK_N"] or 1)',
             "test_several_blocks_of_channels",
         ),
-        ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, b),", OFFSETS, "only the output is large"),
-        ("**numerics(x, x, w, b, y),", "**numerics(x, x, w, y),", OFFSETS),
+        ("then.scale, then.residual, y),", "then.scale, then.residual),", OFFSETS, "only the output is large"),
+        ("then.scale, then.residual, y),", "then.scale, y),", OFFSETS),
+        ("**numerics(x, x, w, then.b, then", "**numerics(x, x, w, then", OFFSETS),
+        ("            acc *= scale[None, :]\n", "            pass\n", EVERYTHING),
+        ("residual_stride, n, pixel, k)", "residual_stride, n, start, k)", EVERYTHING),
         ("**numerics(dy, dy, w, b, dx),", "**numerics(dy, dy, w, b),", OFFSETS),
         ("**numerics(dy, dy, x, partial, partial_b),", "**numerics(dy, dy, x),", OFFSETS),
     ],
 )
+EPILOGUE = faults(
+    "tritonconv/kernels/epilogue.py",
+    "tests/test_epilogue.py",
+    [
+        *(
+            (before, after, "test_values_and_two_derivatives_are_torchs")
+            for before, after in (
+                ("(output <= 0) | (output >= 6), 0.0, dy", "output <= 0, 0.0, dy"),
+                ("tl.where(values > 0, values, values * ARGUMENT)", "tl.where(values > 0, values, values * 0.01)"),
+                ("(x > -3) & (x < 3), dy / 3", "(x > -3) & (x < 3), dy"),
+                ("dy * (1 - 2 * y)", "dy * (1 - y)"),
+                ("s * (1 - s) * (2 + x * (1 - 2 * s))", "s * (1 - s) * (2 + x * (1 - s))"),
+                ("tl.abs(values) < 0.05", "tl.abs(values) < 0.5"),
+                ("return -2 * dy * y", "return 2 * dy * y"),
+                ("dy * density * (2 - x * x)", "dy * density * (1 - x * x)"),
+                ("(ddu - 2 * t * du * du)", "(ddu - t * du * du)"),
+                ("1 + 0.134145 * x * x", "1 + 0.044715 * x * x"),
+                ('saves="output" if argument >= 0 else "input"', 'saves="output"'),
+            )
+        ),
+        (
+            "((output > 0) & (output < 6))",
+            "(output > 0)",
+            "test_scale_before_a_pooling test_a_dead_relu6_passes_no_gradient",
+        ),
+    ],
+)
 OTHERS = [
+    *EPILOGUE,
     *faults(
         "tritonconv/kernels/direct.py",
         CONV,
@@ -340,8 +372,8 @@ OTHERS = [
                 f"{POOL}::test_relu_is_torchs",
             ),
             (
-                "            _launch(function, x[i], None if dy is None else dy[i], out[i])\n        return\n",
-                "            _launch(function, x[i], None if dy is None else dy[i], out[i])\n            return\n",
+                "None if dy is None else dy[i], out[i])\n        return\n",
+                "None if dy is None else dy[i], out[i])\n            return\n",
                 f"{POOL}::test_relu_is_torchs",
                 "the first index alone",
             ),

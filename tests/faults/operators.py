@@ -11,6 +11,7 @@ SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
 RUN = "\n\n    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:\n        "
 TRANSFORMS = "tests/test_transforms.py"
+EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
 VMAP, PENALTY = f"{TRANSFORMS}::test_vmap", f"{TRANSFORMS}::test_a_penalty_reaches_what_torch_reaches"
 HESSIAN = f"{TRANSFORMS}::test_jacobians_both_ways_and_their_jacobians {TRANSFORMS}::test_gradcheck"
 FUSED_TANGENTS = f"{TRANSFORMS}::test_forward_mode {TRANSFORMS}::test_gradcheck"
@@ -188,18 +189,18 @@ TRANSFORMED = [
         "tritonconv/ops/conv.py",
         TRANSFORMS,
         [
-            ("        if b is not None and d_two is None:\n", "        if False:\n", "test_forward_mode"),
-            ('values | {two: d_two, "b": b}))', "values | {two: d_two}))", "test_forward_mode"),
-            ('vars(self) | {"b": None, "activation": None}', 'vars(self) | {"b": None}', FUSED_TANGENTS),
-            ('return None if name in ("w", "b") else 0', "return 0", "test_vmap"),
-            (
-                "operators.activate_backward(t, self.y, self.activation) if self.activation else t,",
-                "t,",
-                FUSED_TANGENTS,
-            ),
+            ("if d_two is None and any(t is not None for t in added.values()):", "if False:", "test_forward_mode"),
+            ("values | {two: d_two, **added}))", "values | {two: d_two}))", "test_forward_mode"),
+            ('{"b": None, "residual": None, "activation": None}', '{"b": None, "residual": None}', FUSED_TANGENTS),
+            ("return None if name in of_filters else 0", "return 0", "test_vmap"),
+            ("return (self.activated(t),)", "return (t,)", FUSED_TANGENTS),
             ('vars(self) | {"x": x, "bias": False})[0], db', 'vars(self) | {"x": x, "bias": False})[0], None', HESSIAN),
             ("torch.zeros_like(self.dy) if dy is None else dy})", "self.dy if dy is None else dy})", HESSIAN),
-            ('Conv(**vars(self) | {"activation": None})', "Conv(**vars(self))", FUSED_TANGENTS),
+            (
+                'Conv(**vars(self) | {"activation": None, "residual": None})',
+                'Conv(**vars(self) | {"residual": None})',
+                FUSED_TANGENTS,
+            ),
         ],
     ),
     *faults(
@@ -223,14 +224,10 @@ TRANSFORMED = [
         "tritonconv/ops/elementwise.py",
         TRANSFORMS,
         [
+            ("    is_elementwise = True\n", "", "test_vmap"),
             (
-                '    schema = "activate(Tensor x, str activation) -> Tensor y"\n    is_elementwise = True\n',
-                '    schema = "activate(Tensor x, str activation) -> Tensor y"\n',
-                "test_vmap",
-            ),
-            (
-                'torch.zeros_like(self.x_or_y) if given["dy"] is None else given["dy"]',
-                'self.x_or_y if given["dy"] is None else given["dy"]',
+                "torch.zeros_like(self.x_or_y) if dy is None else dy",
+                "self.x_or_y if dy is None else dy",
                 HESSIAN,
             ),
         ],
@@ -261,11 +258,11 @@ CONVOLUTION = faults(
             "        if True:\n            size",
             "test_only_the_gradients_asked_for_are_computed",
         ),
-        ("db = dy.sum((0, *range(2, dy.dim())))", "db = dy.sum((0, 2))", "test_bias_gradient_alone"),
+        ("of_channel = (0, *range(2, dy.dim()))", "of_channel = (0, 2)", "test_bias_gradient_alone"),
         ('return dx, dw, db if self.needs["b"] else None', "return dx, dw, db", "test_named_case"),
         (
-            '*self.window, self.needs["b"], *last)',
-            "*self.window, True, *last)",
+            'with_bias = self.needs["b"] and self.scale is None',
+            "with_bias = self.scale is None",
             "test_only_the_gradients_asked_for_are_computed",
         ),
         (
@@ -286,11 +283,21 @@ CONVOLUTION = faults(
         ),
         ('require_shape("input", self.x, problem.output_shape)\n', "pass\n", SHAPES),
         ("g.sum((0, *range(2, g.dim())))", "g.sum((0, 2))", "test_transposed_named_case"),
-        ("            dy = operators.activate_backward(dy, self.y, self.activation)\n", "            pass\n", DEAD),
-        ('return ("x", "w", "y") if self.activation', 'return ("x", "w", "y") if True', "test_only_inputs_are_saved"),
+        ("        dy = self.activated(*gradients)\n", "        (dy,) = gradients\n", DEAD),
         (
-            "d_t = operators.convolution(g, self.w, None,",
-            "d_t = operators.convolution(getattr(self, name), self.w, None,",
+            '            return "x", "w", *scale\n',
+            '            return "x", "w", *scale, "y"\n',
+            "test_only_inputs_are_saved",
+        ),
+        ('if self.row.saves == "output" else self.call', "if True else self.call", EVERYTHING),
+        ('dy if self.needs["residual"] else None', "2 * dy", EVERYTHING),
+        ("d_scale = (summed * products)", "d_scale = (dy * products)", EVERYTHING),
+        ("            dy = dy * self.scale.view(", "            dy = dy * self.scale.abs().view(", EVERYTHING),
+        ('terms.append(self.call(values | {"scale": scale}))', "pass", EVERYTHING),
+        ('of_filters = ("w", "b", "scale")', 'of_filters = ("w", "b")', EVERYTHING),
+        (
+            "d_t = operators.convolution(g, self.w, *NONE,",
+            "d_t = operators.convolution(getattr(self, name), self.w, *NONE,",
             f"{GRADS}::test_conv2d",
         ),
         (
@@ -343,10 +350,9 @@ CONVOLUTION = faults(
         ),
         *(
             (f"require_algorithm(self.algorithm)\n{after}", f"pass\n{after}", "tests/test_errors.py")
-            for after in ("        require_activation(", '        require_tensors(f"conv_transpose')
+            for after in ("        named =", '        require_tensors(f"conv_transpose')
         ),
         ("if self.row is None or self.row.passes is None:", "if self.row is None:", EPILOGUE),
-        ('if self.row is not None and self.row.saves != "output":', "if False:", EPILOGUE),
         ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", POOLS),
         (
             "self.empty(self.x, shape, pool.argmax_dtype)",
@@ -354,8 +360,8 @@ CONVOLUTION = faults(
             f"{FUSED}::test_more_places_than_a_byte_names",
         ),
         (
-            'return "x", "w", "argmax"',
-            'return "x", "w", "argmax", "y"',
+            '("scale",)), "argmax"',
+            '("scale",)), "argmax", "y"',
             f"{FUSED}::test_pooled_backward_keeps_one_byte_an_output",
         ),
         ("argmax, size, *self.pool, self.channels_last)", "argmax, size, *self.pool, False)", SECOND),
@@ -453,18 +459,15 @@ OTHERS = [
         POOL,
         [
             ("return (torch.empty_like(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
-            ('return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)', 'return ("y",)', KEEPS),
+            ('return ("y",) if self.row.saves == "output" else ("x",)', 'return ("y",)', KEEPS),
             (
-                'return ("y",) if ACTIVATIONS[self.activation].saves == "output" else ("x",)',
+                'return ("y",) if self.row.saves == "output" else ("x",)',
                 'return ("x",)',
                 "test_relu_keeps_only_its_output",
             ),
-            ('            raise NotImplementedError(f"the second', '            print(f"the second', EPILOGUE),
-            (
-                "return operators.activate_backward(*gradients, self.x_or_y, self.activation), None",
-                "return gradients[0], None",
-                f"{GRADS}::test_relu",
-            ),
+            ('        raise NotImplementedError(f"the third', '        print(f"the third', EPILOGUE),
+            ("d_dy = operators.activate_backward(g, self.x_or_y, self.activation)", "d_dy = g", f"{GRADS}::test_relu"),
+            ("            t = t + x_or_y * operators", "            t = x_or_y * operators", EVERYTHING),
             ('require_shape("dy", self.dy, self.x_or_y.shape)\n', "pass\n", SHAPES),
         ],
     ),
