@@ -206,7 +206,7 @@ def conv_problem(
     if min(filter_size) == 0:
         raise RuntimeError(f"weight must have no empty filter, but got weight of size {list(w_shape)}")
     _require_bias(b_shape, C_out, w_shape)
-    if min(input_size) == 0:
+    if min(input_size) == 0 and N > 0:
         raise RuntimeError(f"Only zero batch inputs are supported, but got input shape: {list(x_shape)}")
     pads = tuple(zip(padding[::2], padding[1::2], strict=True))
     _require_padding(padding_mode, pads, x_shape)
@@ -266,17 +266,15 @@ def transposed_size(
 
 
 def unpooled_size(x_shape: Ints, kernel: Ints, stride: Ints, padding: Ints, output_size: Sequence[int] | None) -> Sizes:
-    """The output size of a max unpooling of a batched input, as given or by the window.
+    """The output size of a max unpooling, as given or by the window. The first dimension may be empty.
 
     Raises:
         RuntimeError: a stride or a size that is not positive.
         ValueError: an output size of the wrong length, negative, or a stride or more away from the window's.
     """
     _require_least("stride", stride, 1)
-    if min(x_shape[1:]) == 0:
-        raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x_shape)}")
     rank = len(kernel)
-    size = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(x_shape[2:], kernel, stride, padding, strict=True)]
+    size = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(x_shape[-rank:], kernel, stride, padding, strict=True)]
     if output_size is not None:
         given = list(output_size)[2:] if len(output_size) == rank + 2 else list(output_size)
         if len(given) != rank:
@@ -293,6 +291,8 @@ def unpooled_size(x_shape: Ints, kernel: Ints, stride: Ints, padding: Ints, outp
         size = given
     if min(size) < 0:
         raise ValueError(f"output_size must contain non-negative spatial dimensions, but got output_size={size}")
+    if min(x_shape[1:]) == 0:
+        raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x_shape)}")
     return tuple(size)
 
 
@@ -400,6 +400,14 @@ def covered_problem(
     return PoolProblem(tuple(input_size), tuple(output_size), window.effective(tuple(output_size)))
 
 
+def _require_window_inside(x_shape: Ints, kernel: Ints) -> None:
+    """Of averages along three axes torch wants it, whatever ceil_mode and padding."""
+    if len(kernel) == 3 and any(size < k for size, k in zip(x_shape[2:], kernel, strict=True)):
+        raise RuntimeError(
+            f"input image ({_by(x_shape[2:])}) smaller than kernel size ({_by(kernel)}), but got kernel_size={kernel}"
+        )
+
+
 def average_problem(
     x_shape: Ints,
     kernel: Ints,
@@ -416,6 +424,7 @@ def average_problem(
     """
     if divisor == 0:
         raise RuntimeError("divisor must be not zero, but got divisor_override=0")
+    _require_window_inside(x_shape, kernel)
     problem = pool_problem(x_shape, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
     counted: Literal["image", "padded"] = "padded" if count_include_pad else "image"
     return dataclasses.replace(problem, reduction="average", divisor=counted if divisor is None else divisor)
@@ -430,6 +439,7 @@ def lp_problem(x_shape: Ints, norm: float, kernel: Ints, stride: Ints, ceil_mode
     """
     if norm == 0:
         raise ZeroDivisionError("norm_type must not be zero, but got norm_type=0")
+    _require_window_inside(x_shape, kernel)
     problem = pool_problem(x_shape, kernel, stride, (0,) * len(kernel), (1,) * len(kernel), ceil_mode)
     return dataclasses.replace(problem, reduction="lp", norm=norm)
 

@@ -129,6 +129,8 @@ class MaxUnpool(Operator):
         return (self.empty(self.x, (*self.x.shape[:2], *self.output_size)),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
+        if outputs[0].numel() == 0:
+            return
         is_outside = (self.indices < 0) | (self.indices >= math.prod(self.output_size))
         volume = f"(output volumes are of size {'x'.join(map(str, self.output_size))})"
         if self.indices.is_cuda:

@@ -1,0 +1,242 @@
+"""Random arguments to torch's functions and to ours: both answer alike, gradients too, or both raise alike.
+
+`pytest -m slow` draws many more. What is drawn is often wrong on purpose. Where torch contradicts itself, or answers
+what no image can be, `torch_is_wrong` says so.
+"""
+
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils import _pytree
+
+from tritonconv import functional as TF
+
+FEW, MANY = 40, 2000
+Draw = random.Random
+
+
+def size(draw: Draw, rank: int, most: int = 7) -> tuple[int, ...]:
+    return tuple(draw.choice([0, *range(1, most + 1), *range(1, most + 1)]) for _ in range(rank))
+
+
+def steps(draw: Draw, rank: int, values: list[int], wrong: float = 0.03) -> Any:
+    """A number, or one an axis; now and then of the wrong length."""
+    if draw.random() < 0.5:
+        return draw.choice(values)
+    return tuple(draw.choice(values) for _ in range(rank if draw.random() > wrong else rank + 1))
+
+
+def tensor(draw: Draw, shape: tuple[int, ...]) -> torch.Tensor:
+    """Whole numbers, in some layout: contiguous, channels_last, transposed, sliced or expanded."""
+    generator = torch.Generator().manual_seed(draw.randrange(2**31))
+    t = torch.randint(-3, 4, shape, generator=generator).double()
+    kind = draw.choice(["contiguous", "contiguous", "channels_last", "transposed", "sliced", "expanded"])
+    if kind == "channels_last" and t.dim() in (4, 5):
+        t = t.contiguous(memory_format=torch.channels_last if t.dim() == 4 else torch.channels_last_3d)
+    elif kind == "transposed" and t.dim() > 2:
+        t = t.transpose(-1, -2).contiguous().transpose(-1, -2)
+    elif kind == "sliced":
+        t = torch.stack([t, t + 1], -1)[..., 0]
+    elif kind == "expanded" and t.numel():
+        t = t[..., :1].expand(t.shape)
+    return t.detach().requires_grad_()
+
+
+def image(draw: Draw, rank: int, channels: int) -> torch.Tensor:
+    batch = draw.choice([(), (0,), (1,), (2,), (2,)])
+    return tensor(draw, (*batch, channels, *size(draw, rank)))
+
+
+def conv(draw: Draw, rank: int) -> tuple[list, dict]:
+    groups, each = draw.choice([1, 1, 1, 2, 3]), draw.choice([1, 1, 2, 3])
+    channels = groups * each if draw.random() < 0.95 else groups * each + 1
+    x = image(draw, rank, channels)
+    out = groups * draw.choice([1, 2]) if draw.random() < 0.95 else 3
+    w = tensor(draw, (out, each, *(draw.randint(1, 4) for _ in range(rank))))
+    b = tensor(draw, (out if draw.random() < 0.95 else out + 1,)) if draw.random() < 0.5 else None
+    stride, padding, dilation = (steps(draw, rank, v) for v in ([1, 1, 2, 3, 9], [0, 0, 1, 2, 5], [1, 1, 2, 3]))
+    if draw.random() < 0.15:
+        padding = draw.choice(["same", "valid", "full"])
+    if draw.random() < 0.05:
+        stride, padding, dilation = (draw.choice([-1, 0, value]) for value in (stride, padding, dilation))
+    return [x, w, b], dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def conv_transpose(draw: Draw, rank: int) -> tuple[list, dict]:
+    groups, each = draw.choice([1, 1, 2]), draw.choice([1, 2])
+    x = image(draw, rank, groups * each)
+    w = tensor(draw, (groups * each, draw.choice([1, 2]), *(draw.randint(1, 4) for _ in range(rank))))
+    b = tensor(draw, (w.shape[1] * groups,)) if draw.random() < 0.5 else None
+    stride, padding, dilation = (steps(draw, rank, v) for v in ([1, 1, 2, 3], [0, 0, 1, 2], [1, 1, 2]))
+    added = steps(draw, rank, [0, 0, 1, 2])
+    return [x, w, b], dict(stride=stride, padding=padding, output_padding=added, groups=groups, dilation=dilation)
+
+
+def max_pool(draw: Draw, rank: int) -> tuple[list, dict]:
+    arguments = dict(kernel_size=steps(draw, rank, [1, 2, 2, 3, 4]), padding=steps(draw, rank, [0, 0, 1, 2]))
+    if draw.random() < 0.7:
+        arguments["stride"] = steps(draw, rank, [1, 2, 3, 8])
+    arguments |= dict(dilation=steps(draw, rank, [1, 1, 2]), ceil_mode=draw.random() < 0.5)
+    return [image(draw, rank, draw.choice([0, 1, 2, 2]))], arguments | dict(return_indices=draw.random() < 0.5)
+
+
+def avg_pool(draw: Draw, rank: int) -> tuple[list, dict]:
+    arguments = dict(kernel_size=steps(draw, rank, [1, 2, 2, 3, 4]), padding=steps(draw, rank, [0, 0, 1, 2]))
+    if draw.random() < 0.7:
+        arguments["stride"] = steps(draw, rank, [1, 2, 3, 8])
+    if rank > 1 and draw.random() < 0.3:
+        arguments["divisor_override"] = draw.choice([-2, 0, 1, 5])
+    arguments |= dict(ceil_mode=draw.random() < 0.5, count_include_pad=draw.random() < 0.5)
+    return [image(draw, rank, draw.choice([0, 1, 2, 2]))], arguments
+
+
+def lp_pool(draw: Draw, rank: int) -> tuple[list, dict]:
+    x = image(draw, rank, draw.choice([1, 2])).abs().detach().requires_grad_()
+    arguments: dict[str, Any] = dict(norm_type=draw.choice([1, 2, 3.0]), kernel_size=draw.choice([1, 2, 3]))
+    if rank > 1 and draw.random() < 0.5:  # along one axis torch multiplies by it, and a tuple is no factor
+        arguments["kernel_size"] = steps(draw, rank, [1, 2, 3], wrong=0)
+    if draw.random() < 0.7:
+        arguments["stride"] = steps(draw, rank, [1, 2, 3], wrong=0)
+    return [x], arguments | dict(ceil_mode=draw.random() < 0.5)
+
+
+def adaptive(draw: Draw, rank: int) -> tuple[list, dict]:
+    return [image(draw, rank, draw.choice([1, 2]))], dict(output_size=steps(draw, rank, [0, 1, 2, 3, 9]))
+
+
+def max_unpool(draw: Draw, rank: int) -> tuple[list, dict]:
+    x = image(draw, rank, draw.choice([0, 1, 2, 2]))
+    most = draw.choice([1, 4, 4, 30])
+    indices = torch.randint(0, most, x.shape, generator=torch.Generator().manual_seed(draw.randrange(2**31)))
+    arguments: dict[str, Any] = dict(kernel_size=steps(draw, rank, [1, 2, 2, 3], wrong=0), padding=0)
+    if draw.random() < 0.3:
+        arguments["padding"] = draw.choice([0, 1])
+    if draw.random() < 0.3:
+        arguments["output_size"] = size(draw, rank, 14)
+    return [x, indices], arguments
+
+
+def interpolate(draw: Draw, rank: int) -> tuple[list, dict]:
+    x = tensor(draw, (draw.choice([1, 2]), draw.choice([1, 2]), *size(draw, rank)))
+    modes = ["nearest", "nearest-exact", "area", {1: "linear", 2: "bilinear", 3: "trilinear"}[rank], "bicubic"]
+    arguments: dict[str, Any] = dict(mode=draw.choice(modes))
+    if draw.random() < 0.5:
+        arguments["size"] = steps(draw, rank, [1, 2, 3, 5, 9, 14])
+    else:
+        scales = [0.3, 0.5, 1.0, 1.3, 2.0, 2.7]
+        arguments["scale_factor"] = draw.choice([draw.choice(scales), tuple(draw.choice(scales) for _ in range(rank))])
+    if draw.random() < 0.3:
+        arguments["align_corners"] = draw.random() < 0.5
+    if draw.random() < 0.2:
+        arguments["antialias"] = True
+    if draw.random() < 0.2:
+        arguments["recompute_scale_factor"] = True
+    return [x], arguments
+
+
+def unfold(draw: Draw, rank: int) -> tuple[list, dict]:
+    kernel, padding = steps(draw, 2, [1, 2, 3]), steps(draw, 2, [0, 0, 1, 2])
+    arguments = dict(kernel_size=kernel, padding=padding, stride=steps(draw, 2, [1, 2, 3]))
+    return [image(draw, 2, draw.choice([1, 2]))], arguments | dict(dilation=steps(draw, 2, [1, 1, 2]))
+
+
+def fold(draw: Draw, rank: int) -> tuple[list, dict]:
+    x = torch.zeros(draw.choice([1, 2]), draw.choice([1, 2]), draw.randint(2, 6), draw.randint(2, 6)).double()
+    kernel, stride = draw.randint(1, 3), draw.randint(1, 2)
+    padding = draw.choice([0, 1])
+    try:
+        shape = F.unfold(x, kernel, 1, padding, stride).shape
+    except RuntimeError:
+        shape = torch.Size((2, 4, 9))
+    output_size = tuple(x.shape[2:]) if draw.random() < 0.9 else (3, 3)
+    return [tensor(draw, tuple(shape))], dict(
+        output_size=output_size, kernel_size=kernel, padding=padding, stride=stride
+    )
+
+
+def shuffle(draw: Draw, rank: int) -> tuple[list, dict]:
+    batch = draw.choice([(), (1,), (2,), (2, 3)])
+    shape = (*batch, draw.choice([1, 2, 4, 8, 9]), draw.randint(1, 6), draw.randint(1, 6))
+    return [tensor(draw, shape), draw.choice([1, 2, 2, 3, 0])], {}
+
+
+KINDS: dict[str, Callable[[Draw, int], tuple[list, dict]]] = {
+    **{f"conv{rank}d": conv for rank in (1, 2, 3)},
+    **{f"conv_transpose{rank}d": conv_transpose for rank in (1, 2, 3)},
+    **{f"max_pool{rank}d": max_pool for rank in (1, 2, 3)},
+    **{f"avg_pool{rank}d": avg_pool for rank in (1, 2, 3)},
+    **{f"lp_pool{rank}d": lp_pool for rank in (1, 2, 3)},
+    **{f"adaptive_{name}_pool{rank}d": adaptive for name in ("avg", "max") for rank in (1, 2, 3)},
+    **{f"max_unpool{rank}d": max_unpool for rank in (1, 2, 3)},
+    **{f"interpolate, {rank}d": interpolate for rank in (1, 2, 3)},
+    **{"unfold": unfold, "fold": fold, "pixel_shuffle": shuffle, "pixel_unshuffle": shuffle},
+}
+
+
+def answer(function: Callable[..., Any], tensors: list, arguments: dict) -> Any:
+    """Its outputs and gradients, or the class of what it raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            leaves = _pytree.tree_leaves(function(*tensors, **arguments))
+    except Exception as error:
+        return type(error)
+    given = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad]
+    y = leaves[0]
+    if y.numel() == 0 or not y.requires_grad:  # torch's backward refuses some images without a pixel
+        return leaves, ()
+    dy = (torch.arange(y.numel()) % 5 - 2.0).view(y.shape).to(y.dtype)
+    return leaves, torch.autograd.grad(y, given, dy, allow_unused=True)
+
+
+def torch_is_wrong(name: str, tensors: list, arguments: dict, ours: Any, theirs: Any) -> bool:
+    """Corners that docs/decisions write down: torch's answer is none, or is not its own in another layout."""
+    x, family = tensors[0], name.split(",")[0].rstrip("123d").rstrip("_")
+    if x.numel() == 0:  # checked less, and not by every function alike
+        return family in ("conv_transpose", "adaptive_avg_pool", "adaptive_max_pool")
+    if family == "conv_transpose":  # an output without a pixel
+        return ours is RuntimeError and not isinstance(theirs, type) and theirs[0][0].numel() == 0
+    if family == "max_pool":
+        if theirs is RuntimeError and x.dim() == 4 and x.stride(1) == 1:  # max_pool3d of an unbatched image
+            return not isinstance(ours, type)
+        # a window wholly in the padding: its index lies outside the image, and its gradient anywhere
+        return not isinstance(theirs, type) and bool((theirs[0][0] == -float("inf")).any())
+    if family in ("pixel_shuffle", "pixel_unshuffle") and x.dim() == 5:  # strides like channels_last_3d's are refused
+        return theirs is RuntimeError and not isinstance(ours, type)
+    if family == "interpolate" and arguments["mode"].startswith("nearest") and "scale_factor" in arguments:
+        return not isinstance(ours, type) and not isinstance(theirs, type)  # another rule in channels_last and backward
+    return False
+
+
+def compare(name: str, draw: Draw) -> None:
+    function, _, axes = name.partition(", ")
+    rank = int((axes or name)[-2]) if (axes or name)[-1] == "d" and (axes or name)[-2].isdigit() else 2
+    tensors, arguments = KINDS[name](draw, rank)
+    ours, theirs = (answer(getattr(module, function), tensors, arguments) for module in (TF, F))
+    if torch_is_wrong(name, tensors, arguments, ours, theirs):
+        return
+    shown = f"{function}({[getattr(t, 'shape', t) for t in tensors]}, {arguments})"
+    if isinstance(ours, type) or isinstance(theirs, type):
+        assert ours is theirs, f"{shown}: ours {ours}, torch's {theirs}"
+        return
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(list(found), list(expected), msg=lambda text: f"{shown}: {text}")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_few(name):
+    for seed in range(FEW):
+        compare(name, Draw(f"{name} {seed}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("name", KINDS)
+def test_many(name, part):
+    for seed in range(FEW + part * MANY // 4, FEW + (part + 1) * MANY // 4):
+        compare(name, Draw(f"{name} {seed}"))
