@@ -240,6 +240,21 @@ def test_dtypes_we_do_not_serve(call, dtype):
 
 
 @pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: X.to_sparse(), "layout torch.sparse_coo"),
+        (lambda: X.to_mkldnn(), "layout torch._mkldnn"),
+        (lambda: torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged), r"a nested one \(torch.jagged\)"),
+    ],
+    ids=["sparse", "mkldnn", "jagged"],
+)
+@pytest.mark.parametrize("call", [lambda x: TF.conv2d(x, W), lambda x: TF.max_pool2d(x, 2), TF.relu, TF.interpolate])
+def test_tensors_of_another_kind_are_refused_in_a_line(call, made, message):
+    with pytest.raises(NotImplementedError, match=rf"'input' must be a dense tensor, but got {message}$"):
+        call(made())
+
+
+@pytest.mark.parametrize(
     "convolve",
     [TF.conv2d, TF.conv2d_bias_relu, lambda *t, **k: TF.conv2d_bias_relu_max_pool2d(*t, pool_kernel_size=2, **k)],
     ids=["conv2d", "conv2d_bias_relu", "conv2d_bias_relu_max_pool2d"],

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import parametrizations, prune
@@ -278,6 +279,17 @@ def saving_the_whole_model(model, x):
     torch.save(model, file)
     file.seek(0)
     return torch.load(file, weights_only=False)(x)
+
+
+@habit
+def safetensors_both_ways(model, x):
+    """Weights saved before are loaded after, and the other way round."""
+    before = safetensors.torch.save({name: t / 2 for name, t in model.state_dict().items()})
+    yield
+    model.load_state_dict(safetensors.torch.load(before))
+    y = model(x)
+    model.load_state_dict(safetensors.torch.load(safetensors.torch.save(model.state_dict())))
+    return y, model(x)
 
 
 @habit

@@ -174,6 +174,44 @@ def test_it_computes_what_torch_computes(name, arguments, shape, device):
 
 
 @each_layer
+def test_the_same_bits_twice_and_no_input_is_written(name, arguments, shape, device):
+    layer = build(nn, name, {key: value for key, value in arguments.items() if key != "inplace"}).to(device)
+    x = torch.randn(shape, dtype=torch.float64, device=device)
+    before = [t.detach().clone() for t in (x, *layer.parameters())]
+    first, second = (results(layer, x) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, (x, *layer.parameters()), strict=True))
+
+
+@each_layer
+def test_a_backward_runs_once_and_on_what_was_kept(name, arguments, shape, device):
+    layer = build(nn, name, arguments).to(device)
+    x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def answer() -> torch.Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            return _pytree.tree_leaves(layer(*inputs(layer, x * 1)))[0]
+
+    y = answer()
+    if any(t.is_floating_point() for t in kept):
+        y.sum().backward()
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "Conv2d", "ConvTranspose3d", "LPPool2d", "ReLU"])
+def test_a_kept_tensor_changed_before_backward_raises(name, device):
+    arguments, shape = next((a, s) for n, a, s in LAYERS if n == name)
+    layer = build(nn, name, arguments).to(device)
+    x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True) * 1
+    y = layer(x)
+    (y if name == "ReLU" else x).detach().add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@each_layer
 def test_a_copy_is_the_same_layer(name, arguments, shape):
     layer = build(nn, name, arguments)
     x = torch.randn(shape, dtype=torch.float64)
@@ -301,3 +339,25 @@ def test_shuffling_keeps_the_memory_format(name, device):
         found, expected = ((y, *torch.autograd.grad(y, x, dy)) for y in (ours, theirs))
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other) and one.stride() == other.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_mixed_precision_with_a_gradient_scaler(dtype, device):
+    """A step of training is torch's, within the dtype."""
+    trained = []
+    for module in (nn, torch.nn):
+        torch.manual_seed(0)
+        model = module.Sequential(module.Conv2d(1, 4, 3), module.ReLU(), module.MaxPool2d(2), module.Conv2d(4, 2, 2))
+        model.to(device)
+        optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler(device.type)
+        x = torch.randn(4, 1, 8, 8, device=device)
+        with torch.autocast(device.type, dtype):
+            y = model(x)
+            loss = y.float().square().mean()
+        assert y.dtype == dtype
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == 65536
+        trained.append([p.detach() for p in model.parameters()])
+    torch.testing.assert_close(*trained, rtol=0.01, atol=1e-3)

@@ -81,6 +81,9 @@ def require_batch(operator: str, x: torch.Tensor, rank: int) -> tuple[torch.Tens
 def require_tensor(operator: str, name: str, value: object) -> None:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{operator}(): argument '{name}' must be Tensor, not {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested:
+        kind = f"a nested one ({value.layout})" if value.is_nested else f"layout {value.layout}"
+        raise NotImplementedError(f"{operator}(): argument '{name}' must be a dense tensor, but got {kind}")
 
 
 def as_count(operator: str, name: str, value: object) -> int:
