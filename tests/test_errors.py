@@ -101,7 +101,7 @@ MISTAKES = {
     ),
     "avg: padding over half": (lambda f: f.avg_pool2d(X, 2, padding=2), r"at most half.*pad=2.*kernel_size=2"),
     "avg: 5-D input": (lambda f: f.avg_pool2d(X[None], 2), r"input.*\[1, 2, 4, 7, 7\]"),
-    "avg: window too large": (lambda f: f.avg_pool3d(X, 9), r"input size.*output size.*too small"),
+    "avg: window too large": (lambda f: f.avg_pool3d(X, 9), r"input image.*smaller than kernel size.*9"),
     "avg: bool input": (lambda f: f.avg_pool2d(X.bool(), 2), r"not implemented for.*bool"),
     "lp: norm 0": (lambda f: f.lp_pool2d(X, 0, 2), r"norm_type must not be zero"),
     "lp: 5-D input": (lambda f: f.lp_pool2d(X[None], 2, 2), r"input.*\[1, 2, 4, 7, 7\]"),
@@ -162,8 +162,8 @@ MISTAKES = {
     # --- max_unpool2d ---
     "unpool: int32 indices": (lambda f: f.max_unpool2d(X, PLACES.int(), 2), r"int64.*[iI]nt"),
     "unpool: shape of indices": (lambda f: f.max_unpool2d(X, PLACES[:1], 2), r"same.*\[2, 4, 7, 7\].*\[1, 4, 7, 7\]"),
-    "unpool: index too large": (lambda f: f.max_unpool2d(X, PLACES + 196, 2), r"invalid max index: 196.*14x14"),
-    "unpool: negative index": (lambda f: f.max_unpool2d(X, PLACES - 1, 2), r"invalid max index: -1.*14x14"),
+    "unpool: index too large": (lambda f: f.max_unpool2d(X, PLACES + 196, 2), r"invalid max index.*14x14"),
+    "unpool: negative index": (lambda f: f.max_unpool2d(X, PLACES - 1, 2), r"invalid max index.*14x14"),
     "unpool: size too large": (
         lambda f: f.max_unpool2d(X, PLACES, 2, output_size=(14, 16)),
         r'output_size "\(14, 16\)" \(dim 1 must be between 12 and 16\)',

@@ -203,7 +203,7 @@ def test_a_backward_runs_once_and_on_what_was_kept(name, arguments, shape, devic
 @pytest.mark.parametrize("name", ["Conv1d", "Conv2d", "ConvTranspose3d", "LPPool2d", "ReLU"])
 def test_a_kept_tensor_changed_before_backward_raises(name, device):
     arguments, shape = next((a, s) for n, a, s in LAYERS if n == name)
-    layer = build(nn, name, arguments).to(device)
+    layer = build(nn, name, {} if name == "ReLU" else arguments).to(device)
     x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True) * 1
     y = layer(x)
     (y if name == "ReLU" else x).detach().add_(1)

@@ -156,11 +156,11 @@ def test_windows_without_a_place_pass_no_gradient(kernel, device):
 
 
 def saved_by(function, x: torch.Tensor) -> set[tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of every tensor that autograd keeps for backward."""
+    """Shape and dtype of every tensor that autograd keeps for backward, but for an empty one."""
     saved: set = set()
 
     def pack(t: torch.Tensor) -> torch.Tensor:
-        saved.add((tuple(t.shape), t.dtype))
+        saved.update({(tuple(t.shape), t.dtype)} if t.numel() else ())
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
