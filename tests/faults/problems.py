@@ -143,7 +143,7 @@ ARGUMENTS = [
             ("(w_shape[0] % groups != 0, ", "(w_shape[0] % groups > 1, ", ERRORS),
             ("if C_in != C_group * groups:", "if C_in < C_group * groups:", ERRORS),
             ("tuple(b_shape) != (C_out,)", "b_shape[0] != C_out", ERRORS),
-            ("    if min(input_size) == 0:\n", "    if max(input_size) == 0:\n", ERRORS),
+            ("    if min(input_size) == 0 and N > 0:\n", "    if max(input_size) == 0 and N > 0:\n", ERRORS),
             ("if any(p < r for p, r in zip(padded", "if any(p < r - 1 for p, r in zip(padded", ERRORS),
             ("if J == 0 or J % math.prod(kernel) != 0:", "if J == 0:", ERRORS),
             ("if math.prod(places) != blocks:", "if math.prod(places) < blocks:", "tests/test_errors.py"),
