@@ -230,6 +230,26 @@ def test_a_batch_norm_stays_apart_while_it_trains_or_a_gradient_is_wanted(name, 
     assert row.reason.endswith("not fused: 1 normalizes by its batch while it trains")
 
 
+def test_a_batch_norm_that_trains_behind_a_frozen_convolution_stays_apart(device):
+    net = model("relu", torch.nn.BatchNorm2d(4), False, device)
+    tritonconv.convert(net)
+    net[0].requires_grad_(False)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, device=device)
+    assert launched(lambda: net(x)) == ["convolution", "activate"]
+    net.requires_grad_(False)
+    assert launched(lambda: net(x)) == ["convolution"]
+
+
+def test_explain_counts_what_torchs_layers_move_between(device):
+    """Of conv, batch norm, sum and SiLU: y is written and read three times more, and SiLU's input is kept."""
+    x, w, b, scale, residual = (t.detach() for t in tensors(device))
+    w.requires_grad_()
+    how = dict(scale=scale, residual=residual, activation="silu")
+    step, *_ = tritonconv.explain(TF.conv2d, x, w, b, 1, 1, 1, 2, **how).steps
+    assert step.torch_bytes == step.least_bytes + 3 * 2 * residual.nbytes
+    assert (step.kept_bytes, step.torch_kept_bytes) == (0, residual.nbytes)
+
+
 def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
     net = model("relu", torch.nn.BatchNorm2d(4), False, device).float()
     tritonconv.convert(net)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from tritonconv import jit, tuning
+from tritonconv.kernels.epilogue import activation
 from tritonconv.recording import FUSED, Operation, record, storage
 
 __all__ = ["Call", "ExplainReport", "Launch", "Step", "explain"]
@@ -327,7 +328,8 @@ def _traffic(calls: list[Operation]) -> tuple[int, tuple[tuple[str, int], ...]]:
 def _torch_extra(seen: Operation) -> int:
     """Bytes that torch's layers move beyond the operator's least: int64 indices, and the images between layers.
 
-    The chain is conv + bias → y, ReLU: y → y, max pooling: y → pooled y and an index for each, and back the same way.
+    The chain is conv + bias → y, then y → y for each of batch norm, sum with a residual and activation, then max
+    pooling: y → pooled y and an index for each; and back the same way.
     """
     extra = 0
     if "argmax" in seen.tensors:
@@ -335,10 +337,14 @@ def _torch_extra(seen: Operation) -> int:
         extra += argmax.numel() * (INDEX_BYTES - argmax.itemsize)
     if "indices" in seen.outputs:  # torch's one index serves the caller too
         extra -= seen.outputs["indices"].nbytes
-    if seen.operator == FUSED:  # y written, read, written, read
-        extra += 4 * _image_bytes(seen)
-    elif seen.operator == "convolution" and seen.arguments["activation"]:
-        extra += 2 * _image_bytes(seen)
+    if seen.operator in (FUSED, "convolution"):  # y is written and read between two layers
+        between = [
+            seen.operator == FUSED,
+            seen.arguments["activation"],
+            "scale" in seen.inputs,
+            "residual" in seen.inputs,
+        ]
+        extra += 2 * sum(map(bool, between)) * _image_bytes(seen)
     elif seen.operator == "max_pool_backward" and seen.source and seen.source.operator == FUSED:
         extra += 3 * _image_bytes(seen.source)  # ReLU's backward reads dy and y, writes dy
     return extra
@@ -346,8 +352,12 @@ def _torch_extra(seen: Operation) -> int:
 
 def _kept(seen: Operation) -> tuple[int, int]:
     """What a backward needs kept beside the operator's inputs: (ours, torch's)."""
-    if seen.operator == "activate" or (seen.operator == "convolution" and seen.arguments["activation"]):
-        return (seen.outputs["y"].nbytes,) * 2
+    name = seen.arguments.get("activation")
+    if seen.operator in ("activate", "convolution") and name:
+        nbytes, reads_output = seen.outputs["y"].nbytes, activation(name).saves == "output"
+        if seen.operator == "convolution":  # what reads its input has it computed again; torch keeps it
+            return nbytes if reads_output else 0, nbytes
+        return (nbytes,) * 2 if reads_output else (0, 0)
     if seen.operator not in (FUSED, "max_pool"):
         return 0, 0
     argmax = seen.outputs["argmax"]

@@ -113,9 +113,12 @@ def fusible(layers: Sequence[Any], input: Any = None) -> int:
         return 1
     norms, pools = FOLLOWS[type(conv)]
     has_gradient = (
-        torch.is_grad_enabled()
-        and isinstance(input, torch.Tensor)
-        and (input.requires_grad or conv.weight.requires_grad or (conv.bias is not None and conv.bias.requires_grad))
+        isinstance(input, torch.Tensor)
+        and torch.is_grad_enabled()
+        and any(
+            t is not None and t.requires_grad
+            for t in (input, *(p for layer in layers[:2] for p in layer._parameters.values()))
+        )
     )
     following = [*itertools.takewhile(lambda layer: not why_watched(layer), layers[1:4])]
     length = 1
