@@ -100,7 +100,7 @@ GRID = faults(
             "_repeated(start[1] + shift[1], size[2], WINDOW[MODE][1])",
             PADDING,
         ),
-        ('modes.append(w.mode if is_outside else "zeros")', 'modes.append("zeros")', PADDING),
+        ("modes.append(PADDING_MODES.index(w.mode) if is_outside else 0)", "modes.append(0)", PADDING),
         ("valid = number < WINDOW[TAPS]", "valid = number <= WINDOW[TAPS]", VALUES),
         ("        valid = c < C\n", "        valid = c < BLOCK\n", VALUES),
         (

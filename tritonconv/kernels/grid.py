@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from tritonconv.checks import PADDING_MODES
 from tritonconv.jit import jit
 from tritonconv.problems import ConvProblem, PoolProblem
 
@@ -27,8 +28,9 @@ COVERING = tl.constexpr(6)
 # over all axes, its elements, and the positions that may cover one.
 TAPS = tl.constexpr(7)
 COVERINGS = tl.constexpr(8)
-# Along each axis, what padding repeats: "reflect", "replicate" or "circular", "zeros" if nothing or if there is none.
+# Along each axis, what padding repeats, a place in PADDING_MODES; ZEROS where it repeats nothing or there is none.
 MODE = tl.constexpr(9)
+ZEROS, REFLECT, REPLICATE, CIRCULAR = map(tl.constexpr, range(4))
 
 Window = tuple[Any, ...]
 
@@ -55,7 +57,7 @@ def window(problem: ConvProblem | PoolProblem) -> Window:
         last = (positions - 1) * step - before + (taps - 1) * spread
         is_outside = before > 0 or last >= length
         leaves.append(is_outside and w.mode == "zeros")
-        modes.append(w.mode if is_outside else "zeros")
+        modes.append(PADDING_MODES.index(w.mode) if is_outside else 0)  # type: ignore[arg-type]
         idle.append(taps == step == 1 and before == 0 and positions == length)
         covering.append(((taps - 1) * spread + step) // step)
     counts = (math.prod(axes[0]), math.prod(covering))
@@ -173,11 +175,11 @@ def dilate(tap, WINDOW: tl.constexpr):
 @jit
 def _repeated(place, size, MODE: tl.constexpr):
     """The place in the image that a place in the padding along one axis repeats."""
-    if MODE == "reflect":
+    if MODE == REFLECT:
         place = size - 1 - tl.abs(size - 1 - tl.abs(place))
-    elif MODE == "replicate":
+    elif MODE == REPLICATE:
         place = tl.minimum(tl.maximum(place, 0), size - 1)
-    elif MODE == "circular":
+    elif MODE == CIRCULAR:
         place = tl.where(place < 0, place + size, tl.where(place < size, place, place - size))
     return place
 
@@ -199,21 +201,21 @@ def reach_product(ptr, rows, start, shift, columns, size, stride, WINDOW: tl.con
 
     `rows` (M,) and `columns` (K,) are elements from ptr to each image and each channel.
     """
-    if WINDOW[MODE][0] == "zeros":
+    if WINDOW[MODE][0] == ZEROS:
         rows += start[0] * stride[2]
         columns += shift[0] * stride[2]
-    if WINDOW[MODE][1] == "zeros":
+    if WINDOW[MODE][1] == ZEROS:
         rows += start[1] * stride[3]
         columns += shift[1] * stride[3]
-    if WINDOW[MODE][2] == "zeros":
+    if WINDOW[MODE][2] == ZEROS:
         rows += start[2] * stride[4]
         columns += shift[2] * stride[4]
     ptrs = (ptr + rows)[:, None] + columns[None, :]
-    if WINDOW[MODE][0] != "zeros":
+    if WINDOW[MODE][0] != ZEROS:
         ptrs += _repeated(start[0][:, None] + shift[0][None, :], size[0], WINDOW[MODE][0]) * stride[2]
-    if WINDOW[MODE][1] != "zeros":
+    if WINDOW[MODE][1] != ZEROS:
         ptrs += _repeated(start[1][:, None] + shift[1][None, :], size[1], WINDOW[MODE][1]) * stride[3]
-    if WINDOW[MODE][2] != "zeros":
+    if WINDOW[MODE][2] != ZEROS:
         ptrs += _repeated(start[2][:, None] + shift[2][None, :], size[2], WINDOW[MODE][2]) * stride[4]
     return ptrs
 
