@@ -265,7 +265,7 @@ def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tu
     """A batch, whether it was made one, and the output's size, the input's where it is None."""
     x, unbatched = require_batch(name, input, rank)
     given = output_size if isinstance(output_size, list | tuple) else (output_size,) * rank
-    if len(given) >= input.dim():
+    if rank > 1 and len(given) >= input.dim():
         raise ValueError(f"Input dimension should be at least {len(given) + 1}, but got output_size={output_size!r}")
     filled = [length if size is None else size for size, length in zip(given, x.shape[2:], strict=False)]
     sizes = as_sizes("output_size", filled if len(given) == rank else output_size, rank)
