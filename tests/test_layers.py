@@ -361,3 +361,11 @@ def test_mixed_precision_with_a_gradient_scaler(dtype, device):
         assert scaler.get_scale() == 65536
         trained.append([p.detach() for p in model.parameters()])
     torch.testing.assert_close(*trained, rtol=0.01, atol=1e-3)
+
+
+def test_folding_is_contiguous_whatever_the_strides(device):
+    """Unlike pixel shuffling, which shares its kernel."""
+    columns = torch.randn(2, 12, 12, device=device).transpose(1, 2)
+    ours, theirs = nn.functional.fold(columns, (4, 5), 2), F.fold(columns, (4, 5), 2)
+    torch.testing.assert_close(ours, theirs)
+    assert ours.stride() == theirs.stride() == (60, 20, 5, 1)
