@@ -319,3 +319,6 @@ def test_gradient_of_another_shape():
         torch.ops.tritonconv.adaptive_max_pool_backward(dy, indices, [6, 6], False)
     with pytest.raises(RuntimeError, match=r"x of size \[2, 4, 4, 5\], but got x of size \[1, 4, 4, 5\]"):
         torch.ops.tritonconv.adaptive_max_pool_gather(dy[:1], indices, False)
+    outside = torch.tensor([[[[0, 1], [20, -1]]]])
+    found = torch.ops.tritonconv.max_unpool_backward(torch.ones(1, 1, 4, 5), outside)
+    assert found.flatten().tolist() == [1, 1, 0, 0]

@@ -262,12 +262,14 @@ def _obstacle(layers: list[torch.nn.Module], names: list[str], length: int, left
     if length == len(layers):
         return "" if length > 1 else "nothing follows"
     name, layer = names[length], layers[length]
-    if layer in left:
-        return f"{name}: {left[layer]}" if _stage(layer) else "" if length > 1 else f"{type(layer).__name__} follows"
-    why = why_watched(layer) if _stage(layer) else ""
-    if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.training:
-        why = why or "normalizes by its batch while it trains"
-    return f"{name} {why}" if why else "" if length > 1 else f"{type(layer).__name__} follows"
+    if stage := _stage(layer):
+        if layer in left:
+            return f"{name}: {left[layer]}"
+        if why := why_watched(layer):
+            return f"{name} {why}"
+        if stage == "batch norm" and layer.training:
+            return f"{name} normalizes by its batch while it trains"
+    return "" if length > 1 else f"{type(layer).__name__} follows"
 
 
 def _stage(layer: torch.nn.Module) -> str:

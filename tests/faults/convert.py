@@ -122,8 +122,8 @@ CONVERT = faults(
         ),
         ('return "" if length > 1 else "nothing follows"', 'return ""', "test_a_convolution_at_the_end_is_told_so"),
         (
-            'return f"{name}: {left[layer]}" if _stage(layer) else',
-            "return",
+            "        if layer in left:\n            return",
+            "        if False:\n            return",
             "test_the_filter_leaves_a_layer",
         ),
         ('not in ("torch", "tritonconv") and', "and", "test_a_forward_that_calls_torchs_functions_is_told"),

@@ -112,7 +112,8 @@ UNPOOLED = [
                 "(index >= 1) & (index < places",
                 "test_it_computes_what_torch_computes",
             ),
-            ("mask=place >= 0, other=0.0)", "mask=valid, other=0.0)", "test_it_computes_what_torch_computes"),
+            ("valid_x = (place >= 0) &", "valid_x = valid &", "test_it_computes_what_torch_computes"),
+            ("& (place < places)\n", "\n", "tests/test_errors.py::test_gradient_of_another_shape"),
         ],
     ),
     *faults(

@@ -1,4 +1,4 @@
-"""The public functions: torch.nn.functional's signatures, plus `algorithm=` and `padding_mode=` for convolutions.
+"""The public functions: torch.nn.functional's signatures, and keywords of our own for convolutions.
 
 What has nothing to do with them is torch's own: `import tritonconv.functional as F` works in a model's file.
 """

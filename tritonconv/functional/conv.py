@@ -37,6 +37,8 @@ def conv(
 ) -> torch.Tensor:
     """y[n, k, p, q] = bias[k] + Σ_{c, r, s} input[n, c, p·stride − padding + r·dilation, …] · weight[k, c, r, s].
 
+    In the same kernel, if asked for: activation(Σ · scale[k] + bias[k] + residual[n, k, p, q]).
+
     Args:
         input: (N, C_in, H, W) or (C_in, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
         weight: (C_out, C_in / groups, R, S), any strides.
@@ -45,6 +47,10 @@ def conv(
         padding: zeros added on each side, in elements; or 'valid' for none, or 'same' for an output of the input's
             size (stride 1; of an odd number of zeros the odd one comes after).
         groups: C_in and C_out are split into that many groups; group i of the output sees group i of the input.
+        scale: (C_out,), in the input's dtype, or None: a batch norm in evaluation, with its shift as the bias.
+        residual: of the output's shape and in the input's dtype, any strides, or None.
+        activation: "relu", "relu6", "leaky_relu", "leaky_relu(0.2)", "sigmoid", "tanh", "hardswish", "silu", "gelu",
+            "gelu_tanh" or None. The gradient of the last four computes the convolution again, for it reads their input.
         padding_mode: what padding holds: 'zeros'; or the image again, 'reflect'ed without its edge (less padding than
             pixels), its edge 'replicate'd, or the opposite side, 'circular' (no more padding than pixels).
         algorithm: "direct" loops over taps; "im2col" writes the patches out and multiplies; "implicit_gemm" forms
@@ -62,7 +68,7 @@ def conv(
         RuntimeError: sizes, devices or dtypes that do not go together.
         NotImplementedError: a dtype other than the four.
         TypeError: an argument of the wrong type.
-        ValueError: an unknown algorithm or padding mode.
+        ValueError: an unknown algorithm, padding mode or activation.
 
     Source: torch.nn.functional.conv1d, conv2d and conv3d; the padding modes are torch.nn.functional.pad's.
     """

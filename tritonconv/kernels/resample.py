@@ -147,6 +147,7 @@ def gather_kernel(
     C,
     in_size,
     out_size,
+    places,  # in an image of x
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -156,10 +157,11 @@ def gather_kernel(
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
     valid = (n < N)[:, None] & (c < C)[None, :]
-    place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=-1).to(OFFSET)
-    _, source = grid.unravel(tl.maximum(place, 0), in_size)
+    place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=-1)
+    valid_x = (place >= 0) & (place < places)
+    _, source = grid.unravel(tl.where(valid_x, place, 0).to(OFFSET), in_size)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(source, x_stride))
-    value = tl.load(x_ptrs, mask=place >= 0, other=0.0)
+    value = tl.load(x_ptrs, mask=valid_x, other=0.0)
     tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
 
 
@@ -306,6 +308,7 @@ def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
             y_stride=grid.strides(y),
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
+            places=math.prod(x.shape[2:]),
             OFFSET=numerics(x, x, place, y)["OFFSET"],
             **tile,
         )

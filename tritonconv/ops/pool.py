@@ -144,34 +144,38 @@ class MaxUnpool(Operator):
         return operators.max_unpool_backward(gradients[0], self.indices), None
 
 
-@register
-class MaxUnpoolBackward(Operator):
-    """dx, (N, C, P, Q): dy at the indices, also of a pixel that another one covers, as in torch."""
-
-    schema = "max_unpool_backward(Tensor dy, Tensor indices) -> Tensor dx"
-    channels_last = False
+class _Gather(Operator):
+    """(N, C, P, Q): x at the indices into its plane."""
 
     def problem(self) -> None:
-        require_tensors("max_unpool_backward", dy=self.dy)
-        require_shape("dy", self.dy, (*self.indices.shape[:2], *self.dy.shape[2:]))
+        require_tensors(self.schema[: self.schema.index("(")], x=self.x)
+        require_shape("x", self.x, (*self.indices.shape[:2], *self.x.shape[2:]))
 
     def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.dy, self.indices.shape),)
+        return (self.empty(self.x, self.indices.shape),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        resample.gather(self.dy, self.indices, outputs[0])
+        resample.gather(self.x, self.indices, outputs[0])
 
     def saved(self) -> tuple[str, ...]:
         return ("indices",)
 
+
+@register
+class MaxUnpoolBackward(_Gather):
+    """dx: x is dy, read at the index also of a pixel that another one covers, as in torch."""
+
+    schema = "max_unpool_backward(Tensor x, Tensor indices) -> Tensor dx"
+    channels_last = False
+
     def backward(self, *gradients: torch.Tensor) -> Grads:
         """Sums of what came from one place: index_put is the same from run to run, scatter_add is not."""
         (g,) = gradients
-        N, C, *size = self.shapes["dy"]
+        N, C, *size = self.shapes["x"]
         image, channel = torch.arange(N, device=g.device)[:, None, None], torch.arange(C, device=g.device)[:, None]
         places = (image, channel, self.indices.reshape(N, C, -1))
-        d_dy = g.new_zeros(N, C, math.prod(size)).index_put(places, g.reshape(N, C, -1), accumulate=True)
-        return d_dy.view(self.shapes["dy"]), None
+        d_x = g.new_zeros(N, C, math.prod(size)).index_put(places, g.reshape(N, C, -1), accumulate=True)
+        return d_x.view(self.shapes["x"]), None
 
 
 class _Average(Operator):
@@ -271,7 +275,7 @@ class LpPool(Operator):
 
 
 class _Adaptive(Operator):
-    """What the adaptive maximum, its backward and its gather share."""
+    """What the adaptive maximum and its backward share."""
 
     keeps_3d = False
 
@@ -338,23 +342,11 @@ class AdaptiveMaxPoolBackward(_Adaptive):
 
 
 @register
-class AdaptiveMaxPoolGather(_Adaptive):
-    """(N, C, P, Q): x at each window's index."""
+class AdaptiveMaxPoolGather(_Gather):
+    """Each window's maximum: the adjoint of AdaptiveMaxPoolBackward."""
 
     schema = "adaptive_max_pool_gather(Tensor x, Tensor indices, bool channels_last) -> Tensor y"
-
-    def problem(self) -> None:
-        require_tensors("adaptive_max_pool_gather", x=self.x)
-        require_shape("x", self.x, (*self.indices.shape[:2], *self.x.shape[2:]))
-
-    def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.x, self.indices.shape),)
-
-    def run(self, problem: None, *outputs: torch.Tensor) -> None:
-        resample.gather(self.x, self.indices, outputs[0])
-
-    def saved(self) -> tuple[str, ...]:
-        return ("indices",)
+    keeps_3d = False
 
     def backward(self, *gradients: torch.Tensor) -> Grads:
         size = self.shapes["x"][2:]
