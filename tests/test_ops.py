@@ -13,7 +13,7 @@ import tritonconv
 from tritonconv import functional as TF
 from tritonconv import nn
 from tritonconv.jit import jit
-from tritonconv.kernels import arguments, epilogue, split_k
+from tritonconv.kernels import arguments, epilogue
 
 ops = torch.ops.tritonconv
 
@@ -219,8 +219,7 @@ def test_offsets_look_at_every_tensor(name, i, device, launches, monkeypatch):
         asked.update((t.shape, t.stride()) for t in tensors if t is not None)
         return False
 
-    for module in (arguments, split_k):
-        monkeypatch.setattr(module, "needs_int64", needs_int64)
+    monkeypatch.setattr(arguments, "needs_int64", needs_int64)
     with torch.no_grad():
         getattr(ops, name)(*on(device, samples()[name][i]))
     for kernel, values in launches:

@@ -140,7 +140,6 @@ GEMM = faults(
             f"{CONV}::test_transposed_named_case",
             "the bias of the first group",
         ),
-        ("**numerics(dy, dy, w, b, dx),", "**numerics(dy, dy, w, dx),", OFFSETS),
         ("GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)", "GROUPS, C_out // BLOCK_N, OFFSET)", VALUES),
         (
             "    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)\n    valid_m = n < N\n",
@@ -201,13 +200,8 @@ GEMM = faults(
             'blocks_n = problem.taps * (C_in // tile["BLOCK_N"] or 1)',
             "test_several_blocks_of_channels",
         ),
-        ("then.scale, then.residual, y),", "then.scale, then.residual),", OFFSETS, "only the output is large"),
-        ("then.scale, then.residual, y),", "then.scale, y),", OFFSETS),
-        ("**numerics(x, x, w, then.b, then", "**numerics(x, x, w, then", OFFSETS),
         ("            acc *= scale[None, :]\n", "            pass\n", EVERYTHING),
         ("residual_stride, n, pixel, k)", "residual_stride, n, start, k)", EVERYTHING),
-        ("**numerics(dy, dy, w, b, dx),", "**numerics(dy, dy, w, b),", OFFSETS),
-        ("**numerics(dy, dy, x, partial, partial_b),", "**numerics(dy, dy, x),", OFFSETS),
     ],
 )
 EPILOGUE = faults(
@@ -258,8 +252,6 @@ OTHERS = [
             ("other=OUTSIDE).to(ACC)", "other=0.0).to(ACC)", "test_same_as_torch", "padding is not 0"),
             ('float("inf") if NORM < 0 else FIRST', "FIRST", "test_lp_norm_is_torchs"),
             (" | ((argmax == NO_ARGMAX) & valid[:, None])", "", "test_infinities_and_nan"),
-            ("**numerics(x, x, y),", "**numerics(x, y),", OFFSETS),
-            ("**numerics(dy, dy, argmax, dx),", "**numerics(dy, dy, dx),", OFFSETS),
             ("grid.ravel(grid.clamp(reached, in_size), in_size)", "grid.ravel(reached, in_size)", POOL),
             ("tl.where(argmax == element[:, None], dy, 0.0)", "dy", "test_same_as_torch"),
             ("        count = DIVISOR\n", "        count = 1\n", "test_average_is_torchs"),
@@ -281,16 +273,12 @@ OTHERS = [
         [
             ("math.prod(terms) >= SEPARATE_FROM", "False", "test_many_terms_are_summed_an_axis_at_a_time"),
             (
-                "wide = torch.float64 if x.dtype == torch.float64 else torch.float32\n",
-                "wide = x.dtype\n",
+                "dtype=wide(x), device",
+                "dtype=x.dtype, device",
                 "test_many_terms_are_rounded_once",
             ),
             (" | ((place < 0) & valid[:, None])", "", "test_adaptive_maximum_is_torchs"),
             ("tl.where(place == own[:, None], dy, 0.0)", "dy", "test_adaptive_maximum_is_torchs"),
-            ("**numerics(dy, dy, place, index, dx),", "**numerics(dy, dy, index, dx),", OFFSETS),
-            ("**numerics(x, x, index, y),", "**numerics(x, x, index),", OFFSETS),
-            ('numerics(x, x, place, y)["OFFSET"]', 'numerics(x, x, y)["OFFSET"]', OFFSETS),
-            ("**numerics(x, x, index, weight, y),", "**numerics(x, y),", OFFSETS),
             (
                 "mask=valid[:, None] & valid_c[None, :], other=0.0)\n        acc +=",
                 "mask=valid_m[:, None] & valid_c[None, :], other=0.0)\n        acc +=",
@@ -346,8 +334,6 @@ OTHERS = [
         "tritonconv/kernels/im2col.py",
         CONV,
         [
-            ("numerics(x, x, columns)", "numerics(x, x)", OFFSETS),
-            ("**numerics(columns, columns, b, x),", "**numerics(columns, columns),", OFFSETS),
             ("c = j // PATCH[grid.TAPS]", "c = j", "test_named_case"),
             ("n, pixel, c * PATCH[grid.TAPS] + number)", "n, pixel, c + number)", "test_named_case"),
             (
@@ -356,8 +342,8 @@ OTHERS = [
                 "test_layout test_memory_format_follows_torch",
             ),
             (
-                "torch.float64 if dy.dtype == torch.float64 else torch.float32)",
-                "dy.dtype)",
+                "_columns(dx, problem, wide(dy))",
+                "_columns(dx, problem, dy.dtype)",
                 "test_dtype",
             ),
         ],
@@ -410,13 +396,13 @@ OTHERS = [
                 "test_tiles_of_a_gpu tests/test_blocks.py",
             ),
             (
-                "dtype = out.dtype if out.dtype == torch.float64 else torch.float32",
-                "dtype = out.dtype",
+                "dtype=wide(out)",
+                "dtype=out.dtype",
                 "test_tiles_of_a_gpu tests/test_blocks.py",
             ),
             (
-                "    if partial.shape[0] == 1 or out.numel() == 0:\n",
-                "    if partial.shape[0] == 1:\n",
+                "partial is out or out.numel() == 0:",
+                "partial is out:",
                 f"{EDGES}::test_a_sum_of_nothing_launches_nothing",
             ),
         ],
@@ -426,11 +412,10 @@ OTHERS = [
         CONV,
         [
             ("tl.int64 if needs_int64(*tensors) else tl.int32", "tl.int32", "test_offsets_beyond_32_bits"),
-            (
-                "tl.float64 if x.dtype == torch.float64 else tl.float32",
-                "tl.float32",
-                "test_named_case tests/test_gradcheck.py",
-            ),
+            ("offsets(*others, *tensors.values())", "offsets(*tensors.values())", OFFSETS),
+            ("offsets(*others, *tensors.values())", "offsets(*others, *list(tensors.values())[1:])", OFFSETS),
+            ("offsets(*others, *tensors.values())", "offsets(*others, *list(tensors.values())[:-1])", OFFSETS),
+            ("tl.float64 if wide(x) == torch.float64 else tl.float32", "tl.float32", "tests/test_gradcheck.py"),
         ],
     ),
 ]

@@ -163,7 +163,7 @@ PADDED = [
             ('layout = self.padding_mode != "circular" and is', "layout = is", "test_memory_format_follows_torch"),
             ("is_channels_last(self.x)\n", "self.channels_last\n", "test_memory_format_follows_torch"),
             (
-                "torch.empty(padded.input_shape, dtype=wide,",
+                "torch.empty(padded.input_shape, dtype=wide(dx),",
                 "torch.empty(padded.input_shape, dtype=dx.dtype,",
                 "test_half_precision_sums_before_it_rounds",
             ),
@@ -448,8 +448,8 @@ OTHERS = [
                 "test_lp_norm_of_zeros_has_no_gradient",
             ),
             (
-                "wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32",
-                "wide = self.x.dtype",
+                "self.x.to(wide(self.x))",
+                "self.x",
                 "test_lp_norm_of_half_precision_does_not_overflow",
             ),
             (

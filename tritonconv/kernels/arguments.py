@@ -10,7 +10,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.kernels import grid
 from tritonconv.kernels.epilogue import Epilogue
-from tritonconv.layouts import needs_int64
+from tritonconv.layouts import needs_int64, wide
 from tritonconv.problems import ConvProblem, PoolProblem
 
 
@@ -28,14 +28,8 @@ def convolution(problem: ConvProblem) -> dict[str, Any]:
 
 def epilogue(problem: ConvProblem, then: Epilogue) -> dict[str, Any]:
     """What follows a forward kernel's sum. When pooling, the output is smaller than the convolution."""
-    b, scale, residual, activation, pool = then
+    activation, pool = then.activation, then.pool
     return {
-        "b_ptr": b,
-        "b_stride": 0 if b is None else b.stride(0),
-        "scale_ptr": scale,
-        "scale_stride": 0 if scale is None else scale.stride(0),
-        "residual_ptr": residual,
-        "residual_stride": (0,) * 5 if residual is None else grid.strides(residual),
         "conv_size": grid.three(problem.output_size),
         "out_size": grid.three(problem.output_size if pool is None else pool.output_size),
         "POOL": None if pool is None else grid.window(pool),
@@ -54,7 +48,18 @@ def tiled(operator: str, t: torch.Tensor, pool: PoolProblem | None = None) -> tu
     return programs, {"N": t.shape[0], "C": t.shape[1], **tile}
 
 
-def numerics(x: torch.Tensor, *tensors: torch.Tensor | None) -> dict[str, Any]:
-    """The accumulator's dtype for `x`, and offsets of 32 bits unless one of `tensors` needs 64."""
-    accumulator = tl.float64 if x.dtype == torch.float64 else tl.float32
-    return {"ACC": accumulator, "OFFSET": tl.int64 if needs_int64(*tensors) else tl.int32}
+def operands(*others: torch.Tensor | None, **tensors: torch.Tensor | None) -> dict[str, Any]:
+    """NAME_ptr and NAME_stride of each tensor, both None for none, and the dtype of offsets into any, others too."""
+    found: dict[str, Any] = {"OFFSET": offsets(*others, *tensors.values())}
+    for name, t in tensors.items():
+        found[f"{name}_ptr"], found[f"{name}_stride"] = t, None if t is None else grid.strides(t)
+    return found
+
+
+def offsets(*tensors: torch.Tensor | None) -> tl.dtype:
+    """32 bits unless one of the tensors needs 64."""
+    return tl.int64 if needs_int64(*tensors) else tl.int32
+
+
+def accumulator(x: torch.Tensor) -> tl.dtype:
+    return tl.float64 if wide(x) == torch.float64 else tl.float32

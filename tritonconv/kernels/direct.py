@@ -15,7 +15,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import convolution, epilogue, numerics
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.problems import ConvProblem
@@ -61,11 +61,7 @@ def direct_forward_kernel(
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]
     ELEMENTS: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, (GROUPS * C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    k = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    valid_m = n < N
-    valid_k = k < GROUPS * C_out
+    n, position, k, valid_m, valid_k = grid.tile_of_program(out_size, N, GROUPS * C_out, BLOCK_M, BLOCK_N, OFFSET)
     c0 = k // C_out * C_in
 
     if b_ptr is not None:
@@ -140,11 +136,7 @@ def direct_dgrad_kernel(
     """One program: BLOCK_M input pixels × BLOCK_N input channels. Grid: (pixel blocks · channel blocks,)."""
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, (GROUPS * C_in + BLOCK_N - 1) // BLOCK_N, OFFSET)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    valid_m = n < N
-    valid_c = c < GROUPS * C_in
+    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, GROUPS * C_in, BLOCK_M, BLOCK_N, OFFSET)
     k0 = c // C_in * C_out
     w_ptrs_c = w_ptr + (k0 * w_stride[0] + c % C_in * w_stride[1])
 
@@ -176,10 +168,9 @@ def direct_wgrad_kernel(
     dy_stride,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
-    dw_ptr,  # (splits, C_out, C_in / groups, T, R, S)
-    dw_stride_split,
+    dw_ptr,  # (splits · C_out, C_in / groups, T, R, S)
     dw_stride,
-    db_ptr,  # (splits, C_out) or None
+    db_ptr,  # (splits · C_out,) or None
     N,
     in_size,
     out_size,
@@ -229,14 +220,14 @@ def direct_wgrad_kernel(
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
         acc += tl.sum(dy * x.to(ACC), 0)
 
-    offs_dw = c * dw_stride[1] + grid.offset(tap, dw_stride) + k * dw_stride[0]
-    tl.store(dw_ptr + split * dw_stride_split + offs_dw, acc, mask=valid_w)
+    rows = split * (GROUPS * C_out) + k
+    tl.store(dw_ptr + (rows * dw_stride[0] + c * dw_stride[1] + grid.offset(tap, dw_stride)), acc, mask=valid_w)
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_k, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_M, BLOCK_N
         )
         last = valid_k & (filters == FILTERS)
-        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b, mask=last)
+        tl.store(db_ptr + rows, acc_b, mask=last)
 
 
 def direct_forward(
@@ -255,15 +246,10 @@ def direct_forward(
     # one program: BLOCK_M pixels × BLOCK_N channels
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_out, tile["BLOCK_N"])
     direct_forward_kernel[(programs,)](
-        x_ptr=x,
-        w_ptr=w,
-        y_ptr=y,
+        **operands(x=x, w=w, b=then.b, scale=then.scale, residual=then.residual, y=y),
         argmax_ptr=argmax,
         **{**convolution(problem), **epilogue(problem, then)},
-        x_stride=grid.strides(x),
-        w_stride=grid.strides(w),
-        y_stride=grid.strides(y),
-        **numerics(x, x, w, then.b, then.scale, then.residual, y),
+        ACC=accumulator(x),
         **tile,
     )
 
@@ -279,16 +265,9 @@ def direct_dgrad(
     # one program: BLOCK_M pixels × BLOCK_N channels
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"])
     direct_dgrad_kernel[(programs,)](
-        dy_ptr=dy,
-        w_ptr=w,
-        b_ptr=b,
-        b_stride=0 if b is None else b.stride(0),
-        dx_ptr=dx,
+        **operands(dy=dy, w=w, b=b, dx=dx),
         **convolution(problem),
-        dy_stride=grid.strides(dy),
-        w_stride=grid.strides(w),
-        dx_stride=grid.strides(dx),
-        **numerics(dy, dy, w, b, dx),
+        ACC=accumulator(dy),
         **tile,
     )
 
@@ -303,22 +282,15 @@ def direct_wgrad(
     filters = problem.taps * problem.C_in // problem.groups
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
     partial = partial_sums(splits, dw)
-    partial_b = None if db is None else partial_sums(splits, db)
+    partial_b = partial_sums(splits, db)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        dy_ptr=dy,
-        x_ptr=x,
-        dw_ptr=partial,
+        **operands(partial_b, dy=dy, x=x, dw=partial),
         db_ptr=partial_b,
         **convolution(problem),
-        dy_stride=grid.strides(dy),
-        x_stride=grid.strides(x),
-        dw_stride_split=partial.stride(0),
-        dw_stride=grid.strides(dw),
         steps=steps,
-        **numerics(dy, dy, x, partial, partial_b),
+        ACC=accumulator(dy),
         **tile,
     )
     sum_splits(partial, dw)
-    if partial_b is not None and db is not None:
-        sum_splits(partial_b, db)
+    sum_splits(partial_b, db)

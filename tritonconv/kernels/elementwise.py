@@ -10,7 +10,7 @@ import triton.language as tl
 
 from tritonconv import tuning
 from tritonconv.jit import Kernel, jit
-from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.arguments import accumulator, offsets
 from tritonconv.kernels.epilogue import Activation
 
 MAX_AXES = 4
@@ -100,7 +100,8 @@ def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor
         FUNCTION=function,
         ARGUMENT=argument,
         DENSE=len(sizes) == 1 and all(strides == [1] for strides in merged),
-        **numerics(x, *tensors),
+        OFFSET=offsets(*tensors),
+        ACC=accumulator(x),
         **tile,
     )
 

@@ -43,9 +43,9 @@ def three(values: Any, fill: Any = 1) -> tuple:
     return (fill,) * (3 - len(values)) + tuple(values)
 
 
-def strides(t: torch.Tensor) -> tuple[int, ...]:
-    """In elements, of N, C, D, H and W."""
-    return (*t.stride()[:2], *three(t.stride()[2:], 0))
+def strides(t: torch.Tensor) -> tuple[int, ...] | int:
+    """In elements, of N, C, D, H and W; of a vector its one."""
+    return t.stride(0) if t.dim() == 1 else (*t.stride()[:2], *three(t.stride()[2:], 0))
 
 
 def window(problem: ConvProblem | PoolProblem) -> Window:
@@ -103,6 +103,18 @@ def unravel(offs, size):
     planes = lines // size[1]
     n = planes // size[0]
     return n, (planes - n * size[0], lines - planes * size[1], offs - lines * size[2])
+
+
+@jit
+def tile_of_program(size, N, C, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, OFFSET: tl.constexpr):
+    """n and position (M,) and channels c (N,) of a program's pixels × channels, and which there are of both.
+
+    The grid is (pixel blocks · channel blocks,).
+    """
+    pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
+    n, position = unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), size)
+    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    return n, position, c, n < N, c < C
 
 
 @jit

@@ -18,10 +18,10 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import numerics
+from tritonconv.kernels.arguments import accumulator, operands
 from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.layouts import is_channels_last, memory_format
+from tritonconv.layouts import is_channels_last, memory_format, wide
 from tritonconv.problems import ConvProblem
 
 
@@ -41,14 +41,12 @@ def unfold_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program copies BLOCK_N of (c, tap) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(J, BLOCK_N), OFFSET)
-    n, pixel = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    j = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    n, pixel, j, valid_m, valid_j = grid.tile_of_program(out_size, N, J, BLOCK_M, BLOCK_N, OFFSET)
     c = j // PATCH[grid.TAPS]
     shift = grid.dilate(grid.tap(j % PATCH[grid.TAPS], PATCH), PATCH)
     start = grid.start(pixel, PATCH)
-    valid = (n < N)[:, None] & (j < J)[None, :]
-    valid_x = valid & grid.inside_product(start, shift, in_size, n < N, PATCH)
+    valid = valid_m[:, None] & valid_j[None, :]
+    valid_x = valid & grid.inside_product(start, shift, in_size, valid_m, PATCH)
     rows, columns = n * x_stride[0], c * x_stride[1]
     x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, PATCH)
     x = tl.load(x_ptrs, mask=valid_x, other=0.0)
@@ -74,11 +72,7 @@ def fold_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program gathers BLOCK_M pixels × BLOCK_N channels, tap by tap. Grid: (pixel blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(PATCH[grid.TAPS]):
         pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
@@ -106,13 +100,9 @@ def unfold(x: torch.Tensor, columns: torch.Tensor, problem: ConvProblem) -> None
     tile = tuning.pick("unfold", columns, problem, pixels=pixels, channels=columns.shape[1])
     # one program: BLOCK_M pixels × BLOCK_N of (c, tap)
     unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
-        x_ptr=x,
-        x_stride=grid.strides(x),
-        columns_ptr=columns,
-        columns_stride=grid.strides(columns),
+        **operands(x=x, columns=columns),
         J=columns.shape[1],
         **_patch(problem),
-        OFFSET=numerics(x, x, columns)["OFFSET"],
         **tile,
     )
 
@@ -125,15 +115,10 @@ def fold(columns: torch.Tensor, b: torch.Tensor | None, x: torch.Tensor, problem
     tile = tuning.pick("fold", x, problem, pixels=pixels, channels=problem.C_in)
     # one program: BLOCK_M pixels × BLOCK_N channels
     fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"]),)](
-        columns_ptr=columns,
-        columns_stride=grid.strides(columns),
-        b_ptr=b,
-        b_stride=0 if b is None else b.stride(0),
-        x_ptr=x,
-        x_stride=grid.strides(x),
+        **operands(columns=columns, b=b, x=x),
         C=problem.C_in,
         **_patch(problem),
-        **numerics(columns, columns, b, x),
+        ACC=accumulator(columns),
         **tile,
     )
 
@@ -166,7 +151,7 @@ def im2col_dgrad(
     dy: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None, dx: torch.Tensor, problem: ConvProblem
 ) -> None:
     """Fill dx, of a transposed convolution with its bias; the columns stay in the accumulator's dtype until folded."""
-    columns = _columns(dx, problem, torch.float64 if dy.dtype == torch.float64 else torch.float32)
+    columns = _columns(dx, problem, wide(dy))
     implicit_gemm_dgrad(dy, _filter_matrix(w), None, columns, problem.on_columns())
     fold(columns, b, dx, problem)
 

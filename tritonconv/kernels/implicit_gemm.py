@@ -22,7 +22,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import convolution, epilogue, numerics
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.problems import ConvProblem
@@ -194,10 +194,9 @@ def implicit_gemm_wgrad_kernel(
     dy_stride,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
-    dw_ptr,  # (splits, C_out, C_in / groups, T, R, S)
-    dw_stride_split,
+    dw_ptr,  # (splits · C_out, C_in / groups, T, R, S)
     dw_stride,
-    db_ptr,  # (splits, C_out) or None
+    db_ptr,  # (splits · C_out,) or None
     N,
     in_size,
     out_size,
@@ -249,15 +248,15 @@ def implicit_gemm_wgrad_kernel(
         x = tl.load(x_ptrs, mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
-    offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (k * dw_stride[0])[:, None]
-    dw_ptrs = dw_ptr + split * dw_stride_split + offs_dw
-    tl.store(dw_ptrs, acc, mask=valid_m[:, None] & valid_n[None, :])
+    rows = split * (GROUPS * C_out) + k
+    offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (rows * dw_stride[0])[:, None]
+    tl.store(dw_ptr + offs_dw, acc, mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_K, BLOCK_M
         )
         last = valid_m & (pid_n == BLOCKS_N)
-        tl.store(db_ptr + split * (GROUPS * C_out) + k, acc_b, mask=last)
+        tl.store(db_ptr + rows, acc_b, mask=last)
 
 
 def implicit_gemm_forward(
@@ -283,16 +282,11 @@ def implicit_gemm_forward(
     # one program: BLOCK_M pixels × BLOCK_N channels of one group
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * problem.groups * triton.cdiv(C_out, tile["BLOCK_N"])
     implicit_gemm_forward_kernel[(programs,)](
-        x_ptr=x,
-        w_ptr=w,
-        y_ptr=y,
+        **operands(x=x, w=w, b=then.b, scale=then.scale, residual=then.residual, y=y),
         argmax_ptr=argmax,
         **{**convolution(problem), **epilogue(problem, then)},
-        x_stride=grid.strides(x),
-        w_stride=grid.strides(w),
-        y_stride=grid.strides(y),
         STEPS=steps,
-        **numerics(x, x, w, then.b, then.scale, then.residual, y),
+        ACC=accumulator(x),
         PRECISION=tuning.dot_precision(x),
         **tile,
     )
@@ -311,18 +305,11 @@ def implicit_gemm_dgrad(
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
     implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](
-        dy_ptr=dy,
-        w_ptr=w,
-        b_ptr=b,
-        b_stride=0 if b is None else b.stride(0),
-        dx_ptr=dx,
+        **operands(dy=dy, w=w, b=b, dx=dx),
         **convolution(problem),
-        dy_stride=grid.strides(dy),
-        w_stride=grid.strides(w),
-        dx_stride=grid.strides(dx),
         phase_size=size,
         PHASES=phases,
-        **numerics(dy, dy, w, b, dx),
+        ACC=accumulator(dy),
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )
@@ -342,25 +329,18 @@ def implicit_gemm_wgrad(
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
     splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
     partial = partial_sums(splits, dw)
-    partial_b = None if db is None else partial_sums(splits, db)
+    partial_b = partial_sums(splits, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        dy_ptr=dy,
-        x_ptr=x,
-        dw_ptr=partial,
+        **operands(partial_b, dy=dy, x=x, dw=partial),
         db_ptr=partial_b,
         **convolution(problem),
-        dy_stride=grid.strides(dy),
-        x_stride=grid.strides(x),
-        dw_stride_split=partial.stride(0),
-        dw_stride=grid.strides(dw),
         steps=steps,
         BLOCKS_M=blocks_m,
         BLOCKS_N=blocks_n,
-        **numerics(dy, dy, x, partial, partial_b),
+        ACC=accumulator(dy),
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )
     sum_splits(partial, dw)
-    if partial_b is not None and db is not None:
-        sum_splits(partial_b, db)
+    sum_splits(partial_b, db)

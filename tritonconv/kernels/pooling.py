@@ -16,7 +16,7 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import numerics, tiled
+from tritonconv.kernels.arguments import accumulator, operands, tiled
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.problems import PoolProblem
 
@@ -71,11 +71,7 @@ def pool_forward_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     start = grid.start(position, WINDOW)
     FIRST: tl.constexpr = -float("inf") if REDUCTION == "max" else 0.0
     OUTSIDE: tl.constexpr = float("inf") if NORM < 0 else FIRST  # what adds nothing
@@ -133,11 +129,7 @@ def pool_backward_kernel(
 
     Grid: (pixel blocks · channel blocks,). Windows that do not overlap reach a pixel once.
     """
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     last = grid.last_window(position, WINDOW)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(WINDOW[grid.COVERINGS]):
@@ -174,10 +166,8 @@ def max_pool_gather_kernel(
 
     The adjoint of pool_backward_kernel. Grid: (window blocks · channel blocks,).
     """
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    valid = (n < N)[:, None] & (c < C)[None, :]
+    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    valid = valid_m[:, None] & valid_c[None, :]
     argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, position, c), mask=valid, other=NO_ARGMAX)
     start = grid.rows(grid.start(position, WINDOW))
     reached = grid.reach(start, grid.tap(argmax.to(tl.int32), WINDOW), in_size, WINDOW)
@@ -202,17 +192,14 @@ def pool_forward(
     if y.numel() > 0:
         programs, tile = tiled("pool_forward", y, pool)
         pool_forward_kernel[(programs,)](
-            x_ptr=x,
-            x_stride=grid.strides(x),
-            y_ptr=y,
-            y_stride=grid.strides(y),
+            **operands(x=x, y=y),
             argmax_ptr=argmax,
             index_ptr=index,
             **_sizes(pool),
             REDUCTION=pool.reduction,
             DIVISOR=pool.divisor,
             NORM=pool.norm,
-            **numerics(x, x, y),
+            ACC=accumulator(x),
             **tile,
         )
 
@@ -225,15 +212,10 @@ def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tenso
     if dx.numel() > 0:
         programs, tile = tiled("pool_backward", dx, pool)
         pool_backward_kernel[(programs,)](
-            dy_ptr=dy,
-            dy_stride=grid.strides(dy),
-            argmax_ptr=argmax,
-            argmax_stride=None if argmax is None else grid.strides(argmax),
-            dx_ptr=dx,
-            dx_stride=grid.strides(dx),
+            **operands(dy=dy, argmax=argmax, dx=dx),
             **_sizes(pool),
             DIVISOR=pool.divisor,
-            **numerics(dy, dy, argmax, dx),
+            ACC=accumulator(dy),
             **tile,
         )
 
@@ -243,13 +225,7 @@ def max_pool_gather(x: torch.Tensor, argmax: torch.Tensor, y: torch.Tensor, pool
     if y.numel() > 0:
         programs, tile = tiled("max_pool_gather", y, pool)
         max_pool_gather_kernel[(programs,)](
-            x_ptr=x,
-            x_stride=grid.strides(x),
-            argmax_ptr=argmax,
-            argmax_stride=grid.strides(argmax),
-            y_ptr=y,
-            y_stride=grid.strides(y),
+            **operands(x=x, argmax=argmax, y=y),
             **_sizes(pool),
-            OFFSET=numerics(x, x, argmax, y)["OFFSET"],
             **tile,
         )

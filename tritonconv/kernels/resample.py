@@ -18,10 +18,10 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import numerics, tiled
+from tritonconv.kernels.arguments import accumulator, operands, tiled
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.kernels.tables import Table, joined
-from tritonconv.layouts import memory_format
+from tritonconv.layouts import memory_format, wide
 
 # Terms of one pixel, over all axes, from which on an axis at a time is cheaper than all at once.
 SEPARATE_FROM = 32
@@ -46,11 +46,7 @@ def resample_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M output pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(ALL):
         source, weight, valid = grid.source(index_ptr, weight_ptr, position, number, out_size, valid_m, TERMS, OFFSET)
@@ -79,11 +75,7 @@ def adaptive_max_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
     place = tl.full((BLOCK_M, BLOCK_N), -1, OFFSET)
     for number in range(ALL):
@@ -119,11 +111,7 @@ def adaptive_max_backward_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M input pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
-    valid_m = n < N
-    valid_c = c < C
+    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     own = grid.ravel(position, in_size).to(tl.int64)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(ALL):
@@ -153,10 +141,8 @@ def gather_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program reads x at BLOCK_M × BLOCK_N places, 0 for none. Grid: (pixel blocks · channel blocks,)."""
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-    valid = (n < N)[:, None] & (c < C)[None, :]
+    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    valid = valid_m[:, None] & valid_c[None, :]
     place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=-1)
     valid_x = (place >= 0) & (place < places)
     _, source = grid.unravel(tl.where(valid_x, place, 0).to(OFFSET), in_size)
@@ -184,10 +170,8 @@ def claim_kernel(
 
     The maximum of whole numbers is the same in any order.
     """
-    pid_m, _, pid_n = grid.unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), in_size)
-    valid = (n < N)[:, None] & (c < C)[None, :]
+    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    valid = valid_m[:, None] & valid_c[None, :]
     index = tl.load(grid.tile(index_ptr, index_stride, n, position, c), mask=valid, other=-1)
     valid = valid & (index >= 0) & (index < places)
     _, place = grid.unravel(tl.where(valid, index, 0).to(OFFSET), out_size)
@@ -207,9 +191,8 @@ def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
             range(len(axes)), key=lambda i: axes[i].size / axes[i].length if terms[i] > 1 else 0.0
         )  # it shrinks the most
         size = [axes[i].length if i == first else axes[i].size for i in range(len(axes))]
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         layout = memory_format(y.dim() > 3 and y.stride(1) == 1, y.dim())
-        between = torch.empty((*x.shape[:2], *size), dtype=wide, device=x.device, memory_format=layout)
+        between = torch.empty((*x.shape[:2], *size), dtype=wide(x), device=x.device, memory_format=layout)
         _launch(x, between, tuple(axis if i == first else Table.identity(axis.size) for i, axis in enumerate(axes)))
         resample(between, y, tuple(Table.identity(axis.length) if i == first else axis for i, axis in enumerate(axes)))
     else:
@@ -217,18 +200,15 @@ def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
 
 
 def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
-    index, weight = joined(_three(axes), y.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
+    index, weight = joined(_three(axes), y.device, wide(x))
     programs, tile = tiled("resample", y)
     resample_kernel[(programs,)](
-        x_ptr=x,
-        x_stride=grid.strides(x),
+        **operands(index, weight, x=x, y=y),
         index_ptr=index,
         weight_ptr=weight,
-        y_ptr=y,
-        y_stride=grid.strides(y),
         out_size=grid.three(y.shape[2:]),
         **_terms(axes),
-        **numerics(x, x, index, weight, y),
+        ACC=accumulator(x),
         **tile,
     )
 
@@ -239,16 +219,13 @@ def adaptive_max(x: torch.Tensor, y: torch.Tensor, place: torch.Tensor, axes: tu
         index, _ = joined(_three(axes), y.device, torch.float32)
         programs, tile = tiled("adaptive_max", y)
         adaptive_max_kernel[(programs,)](
-            x_ptr=x,
-            x_stride=grid.strides(x),
+            **operands(index, x=x, y=y),
             index_ptr=index,
-            y_ptr=y,
-            y_stride=grid.strides(y),
             place_ptr=place,
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             **_terms(axes),
-            **numerics(x, x, index, y),
+            ACC=accumulator(x),
             **tile,
         )
 
@@ -259,16 +236,11 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
         index, _ = joined(_three(axes), dx.device, torch.float32)
         programs, tile = tiled("adaptive_max_backward", dx)
         adaptive_max_backward_kernel[(programs,)](
-            dy_ptr=dy,
-            dy_stride=grid.strides(dy),
-            place_ptr=place,
-            place_stride=grid.strides(place),
+            **operands(index, dy=dy, place=place, dx=dx),
             index_ptr=index,
-            dx_ptr=dx,
-            dx_stride=grid.strides(dx),
             in_size=grid.three(dx.shape[2:]),
             **_terms(axes),
-            **numerics(dy, dy, place, index, dx),
+            ACC=accumulator(dy),
             **tile,
         )
 
@@ -282,14 +254,10 @@ def unpool(x: torch.Tensor, index: torch.Tensor, y: torch.Tensor) -> None:
     if x.numel() > 0:
         programs, tile = tiled("claim", index)
         claim_kernel[(programs,)](
-            index_ptr=index,
-            index_stride=grid.strides(index),
-            place_ptr=place,
-            place_stride=grid.strides(place),
+            **operands(index=index, place=place),
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             places=math.prod(y.shape[2:]),
-            OFFSET=numerics(x, index, place)["OFFSET"],
             **tile,
         )
     gather(x, place, y)
@@ -300,16 +268,10 @@ def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
     if y.numel() > 0:
         programs, tile = tiled("gather", y)
         gather_kernel[(programs,)](
-            x_ptr=x,
-            x_stride=grid.strides(x),
-            place_ptr=place,
-            place_stride=grid.strides(place),
-            y_ptr=y,
-            y_stride=grid.strides(y),
+            **operands(x=x, place=place, y=y),
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             places=math.prod(x.shape[2:]),
-            OFFSET=numerics(x, x, place, y)["OFFSET"],
             **tile,
         )
 

@@ -1,5 +1,7 @@
 """Split-K: partial sums of a gradient, one slice a split, added in a fixed order; bitwise the same run to run."""
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -7,12 +9,13 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.layouts import needs_int64
+from tritonconv.kernels.arguments import offsets
+from tritonconv.layouts import wide
 
 
 @jit
 def sum_splits_kernel(
-    partial_ptr,  # (SPLITS, numel), contiguous
+    partial_ptr,  # (SPLITS · numel,)
     out_ptr,  # (numel,)
     numel,
     SPLITS: tl.constexpr,
@@ -41,24 +44,25 @@ def sum_pixels(
     return total
 
 
-def partial_sums(splits: int, out: torch.Tensor) -> torch.Tensor:
-    """(splits, *out.shape) to be added up into `out`: in the accumulator's dtype, or `out` itself for one split."""
-    if splits == 1:
-        return out.unsqueeze(0)
-    dtype = out.dtype if out.dtype == torch.float64 else torch.float32
-    return torch.empty_strided((splits, *out.shape), (out.numel(), *out.stride()), dtype=dtype, device=out.device)
+def partial_sums(splits: int, out: torch.Tensor | None) -> torch.Tensor | None:
+    """(splits · rows, ...) to be added up into `out`, (rows, ...): of the accumulator's dtype; for one split `out`."""
+    if out is None or splits == 1:
+        return out
+    rows, *size = out.shape
+    strides = (math.prod(size), *out.stride()[1:])
+    return torch.empty_strided((splits * rows, *size), strides, dtype=wide(out), device=out.device)
 
 
-def sum_splits(partial: torch.Tensor, out: torch.Tensor) -> None:
-    """Fill `out` with the sum over the first axis; there is nothing to do for one split."""
-    if partial.shape[0] == 1 or out.numel() == 0:
+def sum_splits(partial: torch.Tensor | None, out: torch.Tensor | None) -> None:
+    """Fill `out` with the sum of the splits; there is nothing to do for one."""
+    if partial is None or out is None or partial is out or out.numel() == 0:
         return
     tile = tuning.pick("sum_splits", partial, elements=out.numel())
     sum_splits_kernel[(triton.cdiv(out.numel(), tile["BLOCK_M"]),)](
         partial_ptr=partial,
         out_ptr=out,
         numel=out.numel(),
-        SPLITS=partial.shape[0],
-        OFFSET=tl.int64 if needs_int64(partial) else tl.int32,
+        SPLITS=partial.numel() // out.numel(),
+        OFFSET=offsets(partial),
         **tile,
     )

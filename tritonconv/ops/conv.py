@@ -21,7 +21,7 @@ from tritonconv.checks import require_algorithm, require_shape, require_tensors
 from tritonconv.kernels import direct, im2col, implicit_gemm, resample
 from tritonconv.kernels.epilogue import Activation, Epilogue, activation
 from tritonconv.kernels.tables import Table
-from tritonconv.layouts import is_channels_last, memory_format
+from tritonconv.layouts import is_channels_last, memory_format, wide
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import ConvProblem, PoolProblem, conv_problem, pool_problem
 
@@ -219,9 +219,8 @@ class ConvDgrad(_Convolution):
             dgrad(self.dy, self.w, None, *outputs, problem)
         else:  # of the padded image, then of padding
             (dx,), padded = outputs, problem.on_padded()
-            wide = torch.float64 if dx.dtype == torch.float64 else torch.float32
             layout = memory_format(is_channels_last(dx), dx.dim())
-            between = torch.empty(padded.input_shape, dtype=wide, device=dx.device, memory_format=layout)
+            between = torch.empty(padded.input_shape, dtype=wide(dx), device=dx.device, memory_format=layout)
             dgrad(self.dy, self.w, None, between, padded)
             axes = zip(problem.input_size, problem.window.padding, strict=True)
             repeats = [Table.padding(problem.window.mode, size, *pads).turned for size, pads in axes]

@@ -13,7 +13,7 @@ import torch
 from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import pooling, resample
 from tritonconv.kernels.tables import Table, tables
-from tritonconv.layouts import is_channels_last
+from tritonconv.layouts import is_channels_last, wide
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import PoolProblem, average_problem, covered_problem, lp_problem, pool_problem
 
@@ -255,8 +255,7 @@ class LpPool(Operator):
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, tuple[Any, ...]]:
         """Its derivative: times xᵖ⁻¹, the average by that window, times taps · y¹⁻ᵖ; 0 where y is 0, as in torch."""
-        wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32  # a power may leave half precision
-        x, y, p = self.x.to(wide), self.y.to(wide), self.norm
+        x, y, p = self.x.to(wide(self.x)), self.y.to(wide(self.y)), self.norm  # a power may leave half precision
         outer = (y.masked_fill(y == 0, 1.0) ** (1 - p) * math.prod(self.kernel)).masked_fill(y == 0, 0.0)
         return x ** (p - 1), outer, (self.kernel, self.stride, (0,) * len(self.kernel), self.ceil_mode, True, None)
 
