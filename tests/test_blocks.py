@@ -68,7 +68,10 @@ def test_several_blocks_of_channels(c, chain, algorithm, device, launches):
     assert any(arguments["BLOCK_N"] < columns for _, arguments in launches if "BLOCK_N" in arguments)
 
 
-@pytest.mark.parametrize(("c", "algorithm"), [RUNS[1], RUNS[4], RUNS[-1]], ids=str)
+FEW_CHANNELS = Case("groups of 2 channels", "a program a channel", N=2, C_in=4, H=5, W=6, C_out=6, R=2, S=2, groups=2)
+
+
+@pytest.mark.parametrize(("c", "algorithm"), [RUNS[1], RUNS[4], (FEW_CHANNELS, "direct")], ids=str)
 def test_programs_may_run_in_any_order(c, algorithm, monkeypatch):
     """On a GPU they do: no program writes where another does. Last to first, bit for bit what first to last gives."""
     reverse = types.SimpleNamespace(**vars(np) | {"ndindex": lambda *shape: reversed([*np.ndindex(*shape)])})

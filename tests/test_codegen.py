@@ -1,6 +1,7 @@
 """Every kernel in its default tile compiles for every target, inside its budget; no GPU needed."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -13,15 +14,15 @@ from tritonconv.kernels import arguments, pooling
 from tritonconv.problems import pool_problem
 
 SLOW = pytest.mark.slow
+QUICK = [("sm_90", "bfloat16", workload) for workload in codegen.workloads(codegen.DTYPES["bfloat16"])]
+QUICK += [("sm_90", "float32", "conv 3x3 64"), ("sm_90", "float32", "conv 3x3 64 stride 2")]
 CASES = [
-    pytest.param(target, dtype, marks=() if target == "sm_90" and dtype in ("bfloat16", "float32") else SLOW)
-    for target in codegen.TARGETS
-    for dtype in codegen.DTYPES
+    pytest.param(*case, marks=() if case in QUICK else SLOW)
+    for case in itertools.product(codegen.TARGETS, codegen.DTYPES, codegen.workloads(codegen.DTYPES["float32"]))
 ]
 
 
-@pytest.mark.parametrize("workload", codegen.workloads(codegen.DTYPES["float32"]))
-@pytest.mark.parametrize(("target", "dtype"), CASES)
+@pytest.mark.parametrize(("target", "dtype", "workload"), CASES)
 def test_within_budget(target: str, dtype: str, workload: str) -> None:
     rows = [codegen.examine(launch, target, dtype, workload) for launch in codegen.launches(workload, target, dtype)]
     assert rows

@@ -114,13 +114,18 @@ def check_transposed(
 
 
 TRANSPOSED = [c for c in CASES if not isinstance(c.padding, str)]
+FEW = ("plain", "unbatched", "stride (2,1)", "groups 2")
+
+
+def slow_unless(is_quick: bool, *values: object):
+    return pytest.param(*values, marks=() if is_quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("c", "algorithm"),
     [
-        *((c, algorithm) for c in TRANSPOSED for algorithm in ALGORITHMS),
-        *((c.along(rank), "implicit_gemm") for c in TRANSPOSED for rank in (1, 3)),
+        *(slow_unless("implicit" in name or c.name in FEW, c, name) for c in TRANSPOSED for name in ALGORITHMS),
+        *(slow_unless(c.name in FEW, c.along(rank), "implicit_gemm") for c in TRANSPOSED for rank in (1, 3)),
     ],
     ids=str,
 )
@@ -317,8 +322,11 @@ FORMATS = [case(name) for name in ("plain", "N=1", "C_in=1", "C_out=1", "1x1", "
 FORMATS += [case(name).along(3) for name in ("plain", "C_in=1", "groups 2")]
 
 
-@by_algorithm
-@pytest.mark.parametrize("c", FORMATS, ids=str)
+@pytest.mark.parametrize(
+    ("c", "algorithm"),
+    [slow_unless("implicit" in name or c.name in FEW, c, name) for c in FORMATS for name in ALGORITHMS],
+    ids=str,
+)
 @pytest.mark.parametrize("which", ["", "x", "w", "xw", "y", "xwy"])
 def test_memory_format_follows_torch(which, c, algorithm, device):
     """The strides of y, dx, dw and db are those torch answers when x, w or dy are channels_last."""

@@ -16,7 +16,7 @@ from torch.utils import _pytree
 
 from tritonconv import functional as TF
 
-FEW, MANY = 20, 2000
+FEW, MANY = 12, 2000
 Draw = random.Random
 
 

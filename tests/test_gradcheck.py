@@ -35,7 +35,11 @@ POOLS = (
 PATCHES = (dict(kernel_size=2, stride=(1, 2), padding=1), dict(kernel_size=(1, 2), dilation=(1, 2)))
 
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
-by_case = pytest.mark.parametrize("c", TINY, ids=str)
+each_case = pytest.mark.parametrize(
+    ("c", "algorithm"),
+    [*((c, "auto") for c in TINY), *((TINY[1], algorithm) for algorithm in ALGORITHMS)],
+    ids=str,
+)
 
 
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["along a direction", "every entry"])
@@ -56,14 +60,12 @@ def distinct(*shape: int, device) -> torch.Tensor:
     return ((torch.randperm(n) - n // 2 + 0.5) / 10).reshape(shape).to(device, torch.float64)
 
 
-@by_algorithm
-@by_case
+@each_case
 def test_conv2d(c, algorithm, device, check):
     check(lambda *t: TF.conv2d(*t, **c.arguments, algorithm=algorithm), *c.tensors(torch.float64, device))
 
 
-@by_algorithm
-@by_case
+@each_case
 def test_conv_transpose2d(c, algorithm, device, check):
     _, w, _ = c.tensors(torch.float64, device)
     batch = () if c.N is None else (c.N,)

@@ -449,8 +449,15 @@ def outcome(name: str, network: str, convert: bool) -> Any:
     return end.value.value
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", HABITS)
+EVERYWHERE = ("calling_it", "calling_it_in_evaluation", "one_image_in_channels_last")  # the rest of one network
+EACH = [
+    pytest.param(name, network, marks=() if network == "ResNet-18" or name in EVERYWHERE else pytest.mark.slow)
+    for name in HABITS
+    for network in NETWORKS
+]
+
+
+@pytest.mark.parametrize(("name", "network"), EACH)
 def test_a_habit_gives_what_it_gave(name, network, tmp_path):
     grouped = name in ("distributed_data_parallel", "fully_sharded")
     with group_of_one(tmp_path) if grouped else contextlib.nullcontext():

@@ -180,6 +180,7 @@ def samples() -> dict[str, list[tuple]]:
 
 
 SAMPLES = [(name, i) for name, lists in samples().items() for i in range(len(lists))]
+FIRST_OF_EACH = [pytest.param(name, i, marks=pytest.mark.slow if i else ()) for name, i in SAMPLES]
 
 
 def on(device: torch.device, arguments: tuple) -> tuple:
@@ -196,7 +197,7 @@ def test_every_operator_has_samples():
     assert registered == set(samples())
 
 
-@pytest.mark.parametrize(("name", "i"), SAMPLES, ids=[f"{name}-{i}" for name, i in SAMPLES])
+@pytest.mark.parametrize(("name", "i"), FIRST_OF_EACH, ids=[f"{name}-{i}" for name, i in SAMPLES])
 def test_opcheck(name, i, device):
     torch.library.opcheck(getattr(ops, name).default, on(device, samples()[name][i]))
 

@@ -128,7 +128,7 @@ def test_jacobians_both_ways_and_their_jacobians(name, arguments, shape, device)
     torch.testing.assert_close(slice_of(direction, "forward"), slice_of(direction, "reverse"))
 
 
-@each_layer
+@each_kind
 def test_gradcheck(name, arguments, shape, device):
     ours, _, tensors = functions(name, arguments, shape, device)
     leaves = [t.requires_grad_() for t in tensors]

@@ -74,8 +74,13 @@ class Operator:
         """The checked sizes; raises for arguments that do not go together."""
 
     def outputs(self, problem: Any) -> Tensors:
-        """The results, uninitialised. On tensors without data this is all there is to the operator."""
-        raise NotImplementedError
+        """The results, uninitialised. On tensors without data this is all there is to the operator.
+
+        Unless said otherwise one, the first tensor's images in another size: the one asked for, or the problem's.
+        """
+        image, asked = getattr(self, self.tensors[0]), vars(self)
+        size = asked.get("input_size") or asked.get("output_size") or problem.output_size
+        return (self.empty(image, (*image.shape[:2], *size)),)
 
     def run(self, problem: Any, *outputs: torch.Tensor) -> None:
         """Launch the kernels that fill the outputs."""

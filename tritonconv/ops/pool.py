@@ -70,9 +70,6 @@ class MaxPoolBackward(Operator):
         require_shape("dy", self.dy, self.argmax.shape)
         return covered_problem(self.input_size, self.argmax.shape[2:], *self.window)
 
-    def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
-
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.pool_backward(self.dy, self.argmax, outputs[0], problem)
 
@@ -93,9 +90,6 @@ class MaxPoolGather(Operator):
         require_tensors("max_pool_gather", x=self.x)
         require_shape("x", self.x, (*self.argmax.shape[:2], *self.x.shape[2:]))
         return covered_problem(self.x.shape[2:], self.argmax.shape[2:], *self.window)
-
-    def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.x, self.argmax.shape),)
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.max_pool_gather(self.x, self.argmax, outputs[0], problem)
@@ -124,9 +118,6 @@ class MaxUnpool(Operator):
         require_shape("indices", self.indices, self.x.shape)
         if self.indices.dtype != torch.int64:
             raise RuntimeError(f"elements in indices should be type int64 but got: {self.indices.dtype}")
-
-    def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.x, (*self.x.shape[:2], *self.output_size)),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
         if outputs[0].numel() == 0:
@@ -198,9 +189,6 @@ class AveragePool(_Average):
         require_tensors(f"avg_pool{self.x.dim() - 2}d", input=self.x)
         return average_problem(self.x.shape, *self.average)
 
-    def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.x, (*self.x.shape[:2], *problem.output_size)),)
-
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.pool_forward(self.x, outputs[0], None, None, problem)
 
@@ -223,9 +211,6 @@ class AveragePoolBackward(_Average):
         require_shape("dy", self.dy, (*self.dy.shape[:2], *problem.output_size))
         return problem
 
-    def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
-
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.pool_backward(self.dy, None, outputs[0], problem)
 
@@ -243,9 +228,6 @@ class LpPool(Operator):
     def problem(self) -> PoolProblem:
         require_tensors(f"lp_pool{self.x.dim() - 2}d", input=self.x)
         return lp_problem(self.x.shape, self.norm, self.kernel, self.stride, self.ceil_mode)
-
-    def outputs(self, problem: PoolProblem) -> Tensors:
-        return (self.empty(self.x, (*self.x.shape[:2], *problem.output_size)),)
 
     def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:
         pooling.pool_forward(self.x, outputs[0], None, None, problem)
@@ -325,9 +307,6 @@ class AdaptiveMaxPoolBackward(_Adaptive):
     def problem(self) -> None:
         require_tensors("adaptive_max_pool_backward", dy=self.dy)
         require_shape("dy", self.dy, self.indices.shape)
-
-    def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
         axes = self.tables(self.input_size, self.dy.shape[2:])

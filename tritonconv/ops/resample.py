@@ -7,7 +7,7 @@ import torch
 from tritonconv.checks import require_tensors
 from tritonconv.kernels import resample
 from tritonconv.kernels.tables import Table, tables
-from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
+from tritonconv.ops.operator import Grads, Operator, operators, register
 
 HOW = "str mode, float[] scales, bool align_corners, bool antialias"
 
@@ -37,9 +37,6 @@ class Resample(_Resample):
     def problem(self) -> None:
         require_tensors("interpolate", input=self.x)
 
-    def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.x, (*self.x.shape[:2], *self.output_size)),)
-
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
         resample.resample(self.x, outputs[0], self.tables(self.x.shape[2:], self.output_size))
 
@@ -58,9 +55,6 @@ class ResampleBackward(_Resample):
 
     def problem(self) -> None:
         require_tensors("resample_backward", dy=self.dy)
-
-    def outputs(self, problem: None) -> Tensors:
-        return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)
 
     def run(self, problem: None, *outputs: torch.Tensor) -> None:
         axes = self.tables(self.input_size, self.dy.shape[2:])
