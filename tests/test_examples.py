@@ -559,7 +559,7 @@ def test_two_processes_take_the_steps_of_one(data_dir, tmp_path, monkeypatch):
     assert two["epochs"][-1]["test_loss"] == pytest.approx(one["epochs"][-1]["test_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.slow), "triton"])
 def test_two_processes(backend, data_dir, tmp_path):
     finished = run_python(*TORCHRUN, str(EXAMPLES / "train_mnist.py"), *arguments(data_dir, tmp_path, backend=backend))
     assert finished.returncode == 0, finished.stderr

@@ -53,11 +53,11 @@ def test_same_as_torch(pool, dtype, device):
 
 
 @by_pool
-@pytest.mark.parametrize("shape", [(2, 3, 8), (3, 8), (2, 3, 7, 9, 8), (3, 7, 9, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 8), (3, 8), (2, 3, 5, 6, 7), (3, 5, 6, 7)], ids=str)
 def test_same_as_torch_along_one_and_three_axes(pool, shape, device):
     rank = 1 if len(shape) < 4 else 3
     if rank == 3 and pool["kernel_size"] == (9, 8):
-        pool = dict(kernel_size=(7, 9, 8))
+        pool = dict(kernel_size=(5, 6, 7))
     assert_same_as_torch(tied(*shape).to(device), pool, rank)
 
 
@@ -306,7 +306,7 @@ AVERAGES = {
     "last window in the padding alone": dict(kernel_size=2, stride=3, padding=1, ceil_mode=True),
     "whole picture": dict(kernel_size=(9, 8)),
 }
-SHAPES = {1: (2, 3, 8), 2: (2, 3, 9, 8), 3: (2, 3, 8, 9, 8)}
+SHAPES = {1: (2, 3, 8), 2: (2, 3, 9, 8), 3: (2, 3, 5, 6, 5)}
 
 
 def assert_pooled_as_torch(name: str, x: torch.Tensor, *arguments, **pool) -> None:
@@ -327,6 +327,8 @@ def assert_pooled_as_torch(name: str, x: torch.Tensor, *arguments, **pool) -> No
 @pytest.mark.parametrize("rank", SHAPES)
 def test_average_is_torchs(rank, pool, device):
     pool = {name: along(value, rank) for name, value in pool.items()}
+    if pool["kernel_size"] == along((9, 8), rank):
+        pool["kernel_size"] = SHAPES[rank][2:]
     if rank == 1:
         pool.pop("divisor_override", None)  # avg_pool1d has none
     assert_pooled_as_torch(f"avg_pool{rank}d", torch.rand(SHAPES[rank], device=device), **pool)
