@@ -9,7 +9,6 @@ EPILOGUE = f"{OPS}::test_what_cannot_be_an_epilogue_is_refused"
 PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
-RUN = "\n\n    def run(self, problem: PoolProblem, *outputs: torch.Tensor) -> None:\n        "
 TRANSFORMS = "tests/test_transforms.py"
 EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
 VMAP, PENALTY = f"{TRANSFORMS}::test_vmap", f"{TRANSFORMS}::test_a_penalty_reaches_what_torch_reaches"
@@ -28,6 +27,12 @@ REGISTRATION = faults(
             f"{CONV}::test_memory_format_follows_torch",
         ),
         ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{POOL}::test_many_places"),
+        (
+            "return (self.empty(image, (*image.shape[:2], *size)),)",
+            "return (image.new_empty((*image.shape[:2], *size)),)",
+            f"{POOL}::test_layout {POOL}::test_layout_of_a_sum",
+        ),
+        ('asked.get("input_size") or asked', "asked", "test_fake_outputs_look_like_the_real_ones"),
         (
             'ctx.values["channels_last"] = asked.channels_last\n',
             'ctx.values.setdefault("channels_last", False)\n',
@@ -414,17 +419,6 @@ OTHERS = [
                 "return (operators.max_pool_gather(gradients[0], self.argmax, *self.window, False),)",
                 SECOND,
             ),
-            *(
-                (
-                    f"return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),){run}",
-                    f"return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),){run}",
-                    test,
-                )
-                for run, test in (
-                    (f"{RUN}pooling.pool_backward(self.dy, self.argmax", "test_layout"),
-                    (f"{RUN}pooling.pool_backward(self.dy, None", "test_layout_of_a_sum"),
-                )
-            ),
             (
                 'require_shape("dy", self.dy, (*self.dy.shape[:2], *problem.output_size))\n',
                 "pass\n",
@@ -456,11 +450,6 @@ OTHERS = [
                 "(0,) * len(self.kernel), self.ceil_mode, True, None)",
                 "(0,) * len(self.kernel), False, True, None)",
                 "test_lp_norm_is_torchs",
-            ),
-            (
-                "return (self.empty(self.x, self.argmax.shape),)",
-                "return (self.x.new_empty(self.argmax.shape),)",
-                SECOND,
             ),
         ],
     ),
@@ -596,11 +585,6 @@ OTHERS = [
                 'self.shapes["dy"][2:], *self.how),)',
                 'self.shapes["dy"][2:], "area", *self.how[1:]),)',
                 f"{GRADS}::test_interpolate",
-            ),
-            (
-                "return (self.empty(self.dy, (*self.dy.shape[:2], *self.input_size)),)",
-                "return (self.dy.new_empty((*self.dy.shape[:2], *self.input_size)),)",
-                f"{OPS}::test_fake_outputs_look_like_the_real_ones tests/test_layers.py tests/test_resample.py",
             ),
         ],
     ),
