@@ -40,10 +40,15 @@ def epilogue(problem: ConvProblem, then: Epilogue) -> dict[str, Any]:
     }
 
 
-def tiled(operator: str, t: torch.Tensor, pool: PoolProblem | None = None) -> tuple[int, dict[str, Any]]:
-    """Programs that each take BLOCK_M pixels × BLOCK_N channels of `t`; and that tile with `t`'s N and C."""
+def tiled(
+    operator: str, t: torch.Tensor, problem: ConvProblem | PoolProblem | None = None, **sizes: int
+) -> tuple[int, dict[str, Any]]:
+    """Programs that each take BLOCK_M pixels × BLOCK_N channels of `t`; and that tile with `t`'s N and C.
+
+    The problem and further sizes tell tuned tiles apart.
+    """
     pixels = t.shape[0] * math.prod(t.shape[2:])
-    tile = tuning.pick(operator, t, pool, pixels=pixels, channels=t.shape[1])
+    tile = tuning.pick(operator, t, problem, pixels=pixels, channels=t.shape[1], **sizes)
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(t.shape[1], tile["BLOCK_N"])
     return programs, {"N": t.shape[0], "C": t.shape[1], **tile}
 

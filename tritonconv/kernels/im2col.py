@@ -12,13 +12,11 @@ import math
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 
-from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands
+from tritonconv.kernels.arguments import accumulator, operands, tiled
 from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
 from tritonconv.layouts import is_channels_last, memory_format, wide
@@ -32,7 +30,7 @@ def unfold_kernel(
     columns_ptr,  # (N, C · T · R · S, Z, P, Q)
     columns_stride,
     N,
-    J,  # C · T · R · S
+    C,  # of the columns
     in_size,
     out_size,
     PATCH: tl.constexpr,
@@ -41,7 +39,7 @@ def unfold_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program copies BLOCK_N of (c, tap) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
-    n, pixel, j, valid_m, valid_j = grid.tile_of_program(out_size, N, J, BLOCK_M, BLOCK_N, OFFSET)
+    n, pixel, j, valid_m, valid_j = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     c = j // PATCH[grid.TAPS]
     shift = grid.dilate(grid.tap(j % PATCH[grid.TAPS], PATCH), PATCH)
     start = grid.start(pixel, PATCH)
@@ -85,7 +83,6 @@ def fold_kernel(
 
 def _patch(problem: ConvProblem) -> dict[str, Any]:
     return {
-        "N": problem.N,
         "in_size": grid.three(problem.input_size),
         "out_size": grid.three(problem.output_size),
         "PATCH": grid.window(problem),
@@ -94,33 +91,18 @@ def _patch(problem: ConvProblem) -> dict[str, Any]:
 
 def unfold(x: torch.Tensor, columns: torch.Tensor, problem: ConvProblem) -> None:
     """Fill the columns, (N, C · R · S, P, Q), with the patches of x."""
-    if columns.numel() == 0:
-        return
-    pixels = problem.N * math.prod(problem.output_size)
-    tile = tuning.pick("unfold", columns, problem, pixels=pixels, channels=columns.shape[1])
-    # one program: BLOCK_M pixels × BLOCK_N of (c, tap)
-    unfold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(columns.shape[1], tile["BLOCK_N"]),)](
-        **operands(x=x, columns=columns),
-        J=columns.shape[1],
-        **_patch(problem),
-        **tile,
-    )
+    if columns.numel() > 0:
+        programs, tile = tiled("unfold", columns, problem)
+        unfold_kernel[(programs,)](**operands(x=x, columns=columns), **_patch(problem), **tile)
 
 
 def fold(columns: torch.Tensor, b: torch.Tensor | None, x: torch.Tensor, problem: ConvProblem) -> None:
     """Fill x, (N, C, H, W): each pixel the sum of its copies in the columns, (N, C · R · S, P, Q), and of a bias."""
-    if x.numel() == 0:
-        return
-    pixels = problem.N * math.prod(problem.input_size)
-    tile = tuning.pick("fold", x, problem, pixels=pixels, channels=problem.C_in)
-    # one program: BLOCK_M pixels × BLOCK_N channels
-    fold_kernel[(triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"]),)](
-        **operands(columns=columns, b=b, x=x),
-        C=problem.C_in,
-        **_patch(problem),
-        ACC=accumulator(columns),
-        **tile,
-    )
+    if x.numel() > 0:
+        programs, tile = tiled("fold", x, problem)
+        fold_kernel[(programs,)](
+            **operands(columns=columns, b=b, x=x), **_patch(problem), ACC=accumulator(columns), **tile
+        )
 
 
 def _filter_matrix(w: torch.Tensor) -> torch.Tensor:

@@ -201,13 +201,14 @@ def resample(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
 
 def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
     index, weight = joined(_three(axes), y.device, wide(x))
-    programs, tile = tiled("resample", y)
+    terms = _terms(axes)
+    programs, tile = tiled("resample", y, terms=terms["ALL"])
     resample_kernel[(programs,)](
         **operands(index, weight, x=x, y=y),
         index_ptr=index,
         weight_ptr=weight,
         out_size=grid.three(y.shape[2:]),
-        **_terms(axes),
+        **terms,
         ACC=accumulator(x),
         **tile,
     )

@@ -138,7 +138,7 @@ def _gpu_gemm(
     return found
 
 
-def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> list[Tile]:
+def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> list[Tile]:
     found = []
     for size, columns in itertools.product((512, 1024, 2048, 4096), (32, 64, 128) if x.stride(1) == 1 else (1, 2, 4)):
         BLOCK_N = _cut(columns, channels)

@@ -82,7 +82,7 @@ def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
     return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
-def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
     BLOCK_N = _block(channels, 1, 256)
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
 
@@ -137,7 +137,7 @@ def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -
     return {"FLATTEN_TAPS": flatten, **_gpu_product(_gpu_limits(x), BLOCK_M=C_out, BLOCK_N=columns)}
 
 
-def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
     # threads run along whichever of pixels and channels is contiguous
     BLOCK_N = _block(channels, 1, 64) if x.stride(1) == 1 else 1
     return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
