@@ -216,6 +216,17 @@ def test_small_integers_are_exact(name, dtype, algorithm, device):
 
 
 @by_algorithm
+def test_columns_of_a_gradient_are_not_rounded(algorithm, device):
+    """257 is no bfloat16: a gradient of 257 − 256 is 1 where its terms are rounded once, together."""
+    x, w = torch.zeros(1, 1, 3), torch.tensor([[[1.0, -1.0]], [[1.0, 1.0]]])
+    dy = torch.tensor([[[256.0, 256.0], [0.0, 1.0]]])
+    x, w, dy = (t.to(device, torch.bfloat16) for t in (x, w, dy))
+    y = TF.conv1d(x.requires_grad_(), w, algorithm=algorithm)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    assert dx.flatten().tolist() == [256, 1, -255]
+
+
+@by_algorithm
 def test_windows_wholly_in_the_padding_answer_the_bias(algorithm, device):
     """No call of torch: its own convolution is unsafe here."""
     c = case("plain")

@@ -56,6 +56,14 @@ def test_values_and_gradients_are_torchs(mode, algorithm, sizes, device):
         assert torch.equal(found[which], expected[which]), which
 
 
+def test_circular_padding_may_be_as_wide_as_the_image(device):
+    x = torch.randint(-3, 4, (2, 4, 4)).to(device, torch.float32)
+    ours, theirs = pair(1, x.dtype, device, kernel_size=3, padding=4, padding_mode="circular")
+    found, expected = answers(ours, x), answers(theirs, x)
+    for which in expected:
+        assert torch.equal(found[which], expected[which]), which
+
+
 @each_mode
 def test_same_with_an_even_filter(mode, device):
     x = torch.randint(-3, 4, (2, 4, 5, 6)).to(device, torch.float32)

@@ -344,7 +344,7 @@ OTHERS = [
             (
                 "_columns(dx, problem, wide(dy))",
                 "_columns(dx, problem, dy.dtype)",
-                "test_dtype",
+                "test_columns_of_a_gradient_are_not_rounded",
             ),
         ],
     ),
