@@ -368,6 +368,9 @@ def test_lp_norm_of_zeros_has_no_gradient(norm, device):
     x = torch.zeros(1, 1, 4, 4, device=device)
     x[..., 2:] = 1
     assert_pooled_as_torch("lp_pool2d", x, norm, 2)
+    y = TF.lp_pool2d(x.requires_grad_(), norm, 2)
+    (dx,) = torch.autograd.grad(y, x, torch.full_like(y, float("inf")))
+    assert dx[..., :2].eq(0).all()
 
 
 def test_lp_norm_of_half_precision_does_not_overflow(device):

@@ -83,6 +83,12 @@ def test_vmap(name, arguments, shape, device):
         torch.testing.assert_close(found, torch.vmap(theirs, tuple(dims))(*stacked), msg=str)
 
 
+def test_a_batch_of_numbers(device):
+    """Elementwise, of no axis at all."""
+    x = torch.randn(5, device=device)
+    assert torch.equal(torch.vmap(functional.relu)(x), x.relu())
+
+
 @each_kind
 def test_gradients_of_each_in_a_batch(name, arguments, shape, device):
     def gradients(function):
@@ -96,12 +102,19 @@ def test_gradients_of_each_in_a_batch(name, arguments, shape, device):
 
 @each_layer
 def test_forward_mode(name, arguments, shape, device):
+    """Along all tensors, and along each alone: the others then have no tangent."""
     ours, theirs, tensors = functions(name, arguments, shape, device)
-    for chosen in range(len(tensors)):
-        tangents = [torch.linspace(-1, 1, t.numel(), device=device, dtype=t.dtype).view(t.shape) for t in tensors]
-        tangents = [t if i <= chosen else torch.zeros_like(t) for i, t in enumerate(tangents)]
-        found = torch.func.jvp(ours, tuple(tensors), tuple(tangents))
-        torch.testing.assert_close(found, torch.func.jvp(theirs, tuple(tensors), tuple(tangents)))
+    for chosen in {tuple(range(len(tensors))), *((i,) for i in range(len(tensors)))}:
+
+        def along(function, chosen=chosen):
+            def of_chosen(*some: torch.Tensor) -> torch.Tensor:
+                return function(*(some[chosen.index(i)] if i in chosen else t for i, t in enumerate(tensors)))
+
+            some = tuple(tensors[i] for i in chosen)
+            tangents = (torch.linspace(-1, 1, t.numel(), device=device, dtype=t.dtype).view(t.shape) for t in some)
+            return torch.func.jvp(of_chosen, some, tuple(tangents))
+
+        torch.testing.assert_close(along(ours), along(theirs))
 
 
 @each_kind

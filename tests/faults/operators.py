@@ -204,13 +204,12 @@ TRANSFORMED = [
         "tritonconv/ops/conv.py",
         TRANSFORMS,
         [
-            ("if d_two is None and any(t is not None for t in added.values()):", "if False:", "test_forward_mode"),
-            ("values | {two: d_two, **added}))", "values | {two: d_two}))", "test_forward_mode"),
+            ("values | {two: d_two, **added})", "values | {two: d_two})", "test_forward_mode"),
             ('{"b": None, "residual": None, "activation": None}', '{"b": None, "residual": None}', FUSED_TANGENTS),
             ("return None if name in of_filters else 0", "return 0", "test_vmap"),
             ("return (self.activated(t),)", "return (t,)", FUSED_TANGENTS),
-            ('vars(self) | {"x": x, "bias": False})[0], db', 'vars(self) | {"x": x, "bias": False})[0], None', HESSIAN),
-            ("torch.zeros_like(self.dy) if dy is None else dy})", "self.dy if dy is None else dy})", HESSIAN),
+            ('given["x"], "bias": False})[0], db', 'given["x"], "bias": False})[0], None', HESSIAN),
+            ('vars(self) | {"dy": given["dy"]}', "vars(self)", HESSIAN),
             (
                 'Conv(**vars(self) | {"activation": None, "residual": None})',
                 'Conv(**vars(self) | {"residual": None})',
@@ -239,12 +238,8 @@ TRANSFORMED = [
         "tritonconv/ops/elementwise.py",
         TRANSFORMS,
         [
-            ("    is_elementwise = True\n", "", "test_vmap"),
-            (
-                "torch.zeros_like(self.x_or_y) if dy is None else dy",
-                "self.x_or_y if dy is None else dy",
-                HESSIAN,
-            ),
+            ("    is_elementwise = True\n", "", "test_a_batch_of_numbers"),
+            ('t + given["x_or_y"] * operators', "t + 0 * operators", HESSIAN),
         ],
     ),
     *faults(

@@ -104,16 +104,12 @@ class _Convolution(Operator):
         return dx, dw, db if self.needs["b"] else None, d_scale
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        """Each is linear in two tensors and a scale; what is added goes with the second, zeros where that stays."""
+        """Each is linear in two tensors and a scale; what is added goes with the second."""
         added = {name: given.pop(name, None) for name in ("b", "residual")}
         scale = given.pop("scale", None)
         (one, d_one), (two, d_two) = given.items()
-        if d_two is None and any(t is not None for t in added.values()):
-            d_two = torch.zeros_like(getattr(self, two))
         values = vars(self) | {"b": None, "residual": None, "activation": None}
-        terms = [] if d_one is None else [self.call(values | {one: d_one})]
-        if d_two is not None:
-            terms.append(self.call(values | {two: d_two, **added}))
+        terms = [self.call(values | {one: d_one}), self.call(values | {two: d_two, **added})]
         if scale is not None:
             terms.append(self.call(values | {"scale": scale}))
         return (sum(terms[1:], terms[0]),)
@@ -311,9 +307,8 @@ class ConvWgrad(_Convolution):
         return d_dy, d_x
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        dy, x = given["dy"], given["x"]
-        dw, db = self.call(vars(self) | {"dy": torch.zeros_like(self.dy) if dy is None else dy})
-        return dw if x is None else dw + self.call(vars(self) | {"x": x, "bias": False})[0], db
+        dw, db = self.call(vars(self) | {"dy": given["dy"]})
+        return dw + self.call(vars(self) | {"x": given["x"], "bias": False})[0], db
 
     def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
         return int(name in ("dy", "x"))

@@ -74,11 +74,9 @@ class ActivateBackward(_Elementwise):
         return d_dy, g * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        dy, x_or_y = given["dy"], given["x_or_y"]
-        dy = torch.zeros_like(self.x_or_y) if dy is None else dy
-        t = operators.activate_backward(dy, self.x_or_y, self.activation)
-        if self.row.curvature is not None and x_or_y is not None:
-            t = t + x_or_y * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
+        t = operators.activate_backward(given["dy"], self.x_or_y, self.activation)
+        if self.row.curvature is not None:
+            t = t + given["x_or_y"] * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
         return (t,)
 
 

@@ -102,7 +102,10 @@ class Operator:
         return False
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
-        """The tangents of the results from those of the tensor arguments; of a linear operator it is the operator."""
+        """The tangents of the results from those of the tensor arguments; of a linear operator it is the operator.
+
+        What has none is given as zeros, and None where the argument is None or counts.
+        """
         return (self.call(vars(self) | {name: t for name, t in given.items() if t is not None}),)
 
     def batch_axis(self, name: str, batched: Sequence[str]) -> int | None:
