@@ -492,6 +492,7 @@ def with_tensor_subclass(name: str) -> torch.nn.Module:
         (lambda: type("Causal", (torch.nn.Conv1d,), {})(1, 2, 3), "a subclass of torch.nn's layer"),
         (lambda: torch.nn.LazyConv1d(2, 3), "lazy: convert after its first forward"),
         (lambda: torch.nn.FractionalMaxPool2d(2, 2), "not supported yet"),
+        (lambda: type("Seeded", (torch.nn.FractionalMaxPool2d,), {})(2, 2), "not supported yet"),
     ],
 )
 def test_a_layer_is_left_with_a_reason(build, reason):

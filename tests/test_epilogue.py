@@ -52,6 +52,17 @@ def test_values_and_two_derivatives_are_torchs(name, dtype, device):
 
 
 @each_activation
+def test_forward_over_reverse_is_torchs(name, device):
+    x = torch.linspace(-4, 4, 30, dtype=torch.float64, device=device)
+
+    def product(function):
+        gradient = torch.func.grad(lambda x: function(x).sin().sum())
+        return torch.func.jvp(gradient, (x,), (x.cos(),))
+
+    torch.testing.assert_close(product(lambda x: ops.activate(x, name)), product(ACTIVATIONS[name]))
+
+
+@each_activation
 def test_special_values_are_torchs(name, device):
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, 3, -3, 6], device=device)
     torch.testing.assert_close(ops.activate(x, name), ACTIVATIONS[name](x), equal_nan=True)

@@ -31,7 +31,7 @@ SWAPS: dict[type, type] = {
     if hasattr(torch.nn, name) and name != "Sequential"
 }
 OURS = (*SWAPS.values(), *FUSED)
-NOT_YET = ("torch.nn.modules.conv", "torch.nn.modules.pooling", "torch.nn.modules.fold")  # their layers are reported
+NOT_YET = ("torch.nn.modules.conv", "torch.nn.modules.pooling")  # their layers are reported
 RESTORE = "tritonconv.restore(model) swaps back, as ONNX export, quantization and torch.jit.script need it"
 
 

@@ -38,8 +38,8 @@ CONVERT = faults(
             "a subclass of a layer that is not supported yet",
         ),
         (
-            '"torch.nn.modules.conv", "torch.nn.modules.pooling", "torch.nn.modules.fold")',
-            '"torch.nn.modules.conv", "torch.nn.modules.pooling")',
+            '("torch.nn.modules.conv", "torch.nn.modules.pooling")',
+            '("torch.nn.modules.conv",)',
             "test_a_layer_is_left_with_a_reason",
         ),
         ("if kind not in (*SWAPS, *OURS):", "if kind not in SWAPS:", "test_converting_twice_changes_nothing_more"),
