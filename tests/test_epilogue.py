@@ -196,6 +196,9 @@ def model(name: str, norm: torch.nn.Module | None, pool: bool, device) -> torch.
     torch.manual_seed(1)
     layers = [torch.nn.Conv2d(3, 4, 3), *([] if norm is None else [norm]), LAYERS[name]]
     built = torch.nn.Sequential(*layers, *([torch.nn.MaxPool2d(2)] if pool else [])).double().to(device)
+    if norm is not None and norm.affine:
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+        torch.nn.init.uniform_(norm.bias, -1, 1)
     for _ in range(3):
         built(torch.randn(4, 3, 6, 6, dtype=torch.float64, device=device))  # a running mean and variance
     return built.eval()
@@ -241,6 +244,15 @@ def test_a_batch_norm_stays_apart_while_it_trains_or_a_gradient_is_wanted(name, 
     assert row.reason.endswith("not fused: 1 normalizes by its batch while it trains")
 
 
+@pytest.mark.parametrize(("name", "is_fused"), [("tanh", True), ("silu", False)])
+def test_what_reads_its_input_stays_apart_where_a_gradient_is_wanted(name, is_fused, device):
+    net = model(name, None, False, device)
+    tritonconv.convert(net)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, device=device)
+    (call, *_) = recording.record(net, (x,), {}, False)
+    assert (call.arguments["activation"] is not None) is is_fused
+
+
 def test_a_batch_norm_that_trains_behind_a_frozen_convolution_stays_apart(device):
     net = model("relu", torch.nn.BatchNorm2d(4), False, device)
     tritonconv.convert(net)
@@ -269,6 +281,8 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
         assert launched(lambda: net(x)) == ["convolution"]
         with torch.autocast(device.type, torch.bfloat16):
             assert launched(lambda: net(x)) == ["convolution", "activate"]
+        net[0].bfloat16()
+        assert launched(lambda: net(x.bfloat16())) == ["convolution", "activate"]
 
 
 @pytest.mark.parametrize("member", [1, 2])

@@ -134,9 +134,11 @@ def test_an_object_that_never_saw_our_constructor_has_an_algorithm():
 def test_a_padding_mode_may_be_set_later(kind):
     layer, other = LAYERS[kind](), LAYERS[kind](padding_mode="reflect")
     other.load_state_dict(layer.state_dict())
-    layer.padding_mode = "reflect"
     x = torch.rand(1, 2, 4, 4)
+    with_zeros = layer(x)
+    layer.padding_mode = "reflect"
     assert torch.equal(layer(x), other(x))
+    assert not torch.equal(layer(x), with_zeros)
 
 
 @each_layer

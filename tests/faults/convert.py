@@ -199,7 +199,11 @@ CONTAINER = faults(
             f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
         ),
         (" is norms and not has_gradient and", " is norms and", APART),
-        ('if row.saves == "output" or not has_gradient:', "if True:", APART),
+        (
+            'if row.saves == "output" or not has_gradient:',
+            "if True:",
+            f"{EPILOGUES}::test_what_reads_its_input_stays_apart_where_a_gradient_is_wanted",
+        ),
         (" is pools and row.passes is not None:", " is pools:", f"{EPILOGUES}::test_a_sequential_fuses_what_follows"),
         ("    if norm.training or norm.running_mean", "    if norm.running_mean", APART),
         (
