@@ -120,6 +120,8 @@ def _gpu_forward(
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
+        if x.dtype == torch.float32 and architecture(x.device) == "sm_80":
+            most |= {"BLOCK_K": 16}
     elif residual and x.dtype == torch.float32:  # so does what is added
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64)}
     flatten = _flatten_taps(C_in)
