@@ -37,7 +37,7 @@ PATCHES = (dict(kernel_size=2, stride=(1, 2), padding=1), dict(kernel_size=(1, 2
 by_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 each_case = pytest.mark.parametrize(
     ("c", "algorithm"),
-    [*((c, "auto") for c in TINY), *((TINY[1], algorithm) for algorithm in ALGORITHMS)],
+    [*((c, "auto") for c in TINY if c is not TINY[1]), *((TINY[1], algorithm) for algorithm in ALGORITHMS)],
     ids=str,
 )
 

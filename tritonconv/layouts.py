@@ -31,11 +31,6 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
     return True
 
 
-def wide(t: torch.Tensor) -> torch.dtype:
-    """What sums of it are taken in."""
-    return torch.float64 if t.dtype == torch.float64 else torch.float32
-
-
 def needs_int64(*tensors: torch.Tensor | None) -> bool:
     """Whether an offset into a tensor, or a count of its elements, leaves 32 bits."""
     for t in tensors:

@@ -10,7 +10,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.kernels import grid
 from tritonconv.kernels.epilogue import Epilogue
-from tritonconv.layouts import needs_int64, wide
+from tritonconv.layouts import needs_int64
 from tritonconv.problems import ConvProblem, PoolProblem
 
 
@@ -64,6 +64,11 @@ def operands(*others: torch.Tensor | None, **tensors: torch.Tensor | None) -> di
 def offsets(*tensors: torch.Tensor | None) -> tl.dtype:
     """32 bits unless one of the tensors needs 64."""
     return tl.int64 if needs_int64(*tensors) else tl.int32
+
+
+def wide(t: torch.Tensor) -> torch.dtype:
+    """What sums of it are taken in."""
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
 
 
 def accumulator(x: torch.Tensor) -> tl.dtype:

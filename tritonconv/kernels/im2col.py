@@ -16,10 +16,10 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands, tiled
+from tritonconv.kernels.arguments import accumulator, operands, tiled, wide
 from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
-from tritonconv.layouts import is_channels_last, memory_format, wide
+from tritonconv.layouts import is_channels_last, memory_format
 from tritonconv.problems import ConvProblem
 
 

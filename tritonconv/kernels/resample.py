@@ -18,10 +18,10 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands, tiled
+from tritonconv.kernels.arguments import accumulator, operands, tiled, wide
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.kernels.tables import Table, joined
-from tritonconv.layouts import memory_format, wide
+from tritonconv.layouts import memory_format
 
 # Terms of one pixel, over all axes, from which on an axis at a time is cheaper than all at once.
 SEPARATE_FROM = 32

@@ -9,8 +9,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import offsets
-from tritonconv.layouts import wide
+from tritonconv.kernels.arguments import offsets, wide
 
 
 @jit

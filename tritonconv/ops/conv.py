@@ -19,9 +19,10 @@ from torch.utils.flop_counter import conv_flop_count
 from tritonconv import tuning
 from tritonconv.checks import require_algorithm, require_shape, require_tensors
 from tritonconv.kernels import direct, im2col, implicit_gemm, resample
+from tritonconv.kernels.arguments import wide
 from tritonconv.kernels.epilogue import Activation, Epilogue, activation
 from tritonconv.kernels.tables import Table
-from tritonconv.layouts import is_channels_last, memory_format, wide
+from tritonconv.layouts import is_channels_last, memory_format
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import ConvProblem, PoolProblem, conv_problem, pool_problem
 
@@ -61,8 +62,7 @@ class _Convolution(Operator):
         return self.stride, self.padding, self.dilation, self.groups, self.padding_mode
 
     def chosen(self, problem: ConvProblem, x: torch.Tensor) -> Algorithm:
-        operator = self.schema[: self.schema.index("(")]
-        return ALGORITHMS[tuning.pick_algorithm(problem, self.algorithm, operator, x)]
+        return ALGORITHMS[tuning.pick_algorithm(problem, self.algorithm, self.name, x)]
 
     @property
     def row(self) -> Activation | None:

@@ -38,6 +38,7 @@ class Operator:
     """
 
     schema: ClassVar[str]
+    name: ClassVar[str]  # the schema's
     op: ClassVar[Any]  # torch.ops.tritonconv.NAME.default; below, names in the order of the schema
     arguments: ClassVar[tuple[str, ...]]
     tensors: ClassVar[tuple[str, ...]]
@@ -204,7 +205,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
 
 def register(kind: type[Operator]) -> type[Operator]:
     """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, for autograd and torch.func."""
-    name = kind.schema[: kind.schema.index("(")]
+    name = kind.name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
     kind.op = getattr(operators, name).default
     schema = kind.op._schema

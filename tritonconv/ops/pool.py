@@ -12,8 +12,9 @@ import torch
 
 from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import pooling, resample
+from tritonconv.kernels.arguments import wide
 from tritonconv.kernels.tables import Table, tables
-from tritonconv.layouts import is_channels_last, wide
+from tritonconv.layouts import is_channels_last
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 from tritonconv.problems import PoolProblem, average_problem, covered_problem, lp_problem, pool_problem
 
@@ -139,7 +140,7 @@ class _Gather(Operator):
     """(N, C, P, Q): x at the indices into its plane."""
 
     def problem(self) -> None:
-        require_tensors(self.schema[: self.schema.index("(")], x=self.x)
+        require_tensors(self.name, x=self.x)
         require_shape("x", self.x, (*self.indices.shape[:2], *self.x.shape[2:]))
 
     def outputs(self, problem: None) -> Tensors:

@@ -120,7 +120,7 @@ def _gpu_forward(
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
-        if x.dtype == torch.float32 and architecture(x.device) == "sm_80":
+        if x.dtype == torch.float32 and architecture(x.device) == "sm_80":  # 32 spills
             most |= {"BLOCK_K": 16}
     elif residual and x.dtype == torch.float32:  # so does what is added
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64)}
