@@ -1,11 +1,10 @@
-"""The interpreter on the CPU, side by side in one run: with its own tiles, with tiles meant for a GPU, and torch's own
-layers.
+"""The interpreter on the CPU beside torch's own layers, in turn, in one process, on as many threads.
 
-    python -m bench.interpreter [step] [epoch] [example] [--data-dir DIR] [--json FILE]
+    python -m bench.interpreter [steps] [epoch] [example] [--only TEXT] [--data-dir DIR] [--json FILE]
 
-step: one training step of mnist-cnn3. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py, tests
-included. example: README's first command after installation. What would take hours with a GPU's tiles is estimated
-from its training steps, and the table says so.
+steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py,
+tests included. example: README's first command after installation. The first call on new sizes is told apart: it is
+interpreted and recorded; the others replay the records.
 """
 
 import argparse
@@ -22,46 +21,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import tritonconv
 from bench import environment, tables
 from bench import rows as results
 from examples.networks import mnist_cnn3
-from tritonconv import tuning
+from tests.networks import NETWORKS
 
-GPU = "sm_90"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mnist.py"
-OWN, GPUS, TORCH = "the interpreter's own tiles", f"tiles for a GPU ({GPU})", "torch's layers"
+WORKS = ("steps", "epoch", "example")
+Shape = tuple[int, ...]
+# what is trained for a step, by name: a network and the shape of its input
+STEPS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
+    "mnist-cnn3, batch 64": (mnist_cnn3, (64, 1, 28, 28)),
+    "ResNet-18, 224²": (NETWORKS["ResNet-18"], (1, 3, 224, 224)),
+    "U-Net, 128²": (NETWORKS["U-Net"], (1, 3, 128, 128)),
+    "MobileNetV2, 224²": (NETWORKS["MobileNetV2"], (1, 3, 224, 224)),
+    "max pooling 2×2, 32 channels, 28², batch 64": (lambda: nn.MaxPool2d(2), (64, 32, 28, 28)),
+    "max pooling 3×3 stride 2, 64 channels, 112²": (lambda: nn.MaxPool2d(3, 2, 1), (1, 64, 112, 112)),
+    "average pooling 3×3 stride 2, 64 channels, 112²": (lambda: nn.AvgPool2d(3, 2, 1), (1, 64, 112, 112)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Seconds of each repeat; `accuracy` on test digits where it trained; `note` on how it was measured."""
+    """Seconds of each repeat, ours and torch's; `accuracy`, ours and torch's, on test digits where they trained."""
 
     work: str
-    by: str
-    seconds: list[float]
-    accuracy: float | None = None
-    note: str = ""
+    threads: int
+    ours: list[float]
+    torchs: list[float]
+    first: float | None = None  # seconds of our first call
+    accuracy: list[float] | None = None
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def ratio(self) -> float:
+        return statistics.median(self.ours) / statistics.median(self.torchs)
 
 
-def training_step(convert: bool, batch_size: int) -> Callable[[], None]:
-    """One step of Adam on random digits, from the same initial weights with and without our layers."""
+def training_step(convert: bool, network: Callable[[], nn.Module], shape: Shape) -> Callable[[], None]:
+    """One step of Adam on random input, or forward and backward of a layer without parameters."""
     torch.manual_seed(0)
-    model = mnist_cnn3()
+    model = nn.Sequential(network())
     if convert:
         tritonconv.convert(model)
+    x = torch.randn(shape)
+    if not [*model.parameters()]:
+        x.requires_grad_()
+        dy = torch.randn_like(model(x))
+        return lambda: model(x).backward(dy)
     optimizer = torch.optim.Adam(model.parameters())
-    images, labels = torch.randn(batch_size, 1, 28, 28), torch.randint(0, 10, (batch_size,))
 
     def step() -> None:
         optimizer.zero_grad()
-        cross_entropy(model(images), labels).backward()
+        y = model(x).movedim(1, -1).flatten(0, -2)
+        cross_entropy(y, torch.zeros(len(y), dtype=torch.long)).backward()
         optimizer.step()
 
     return step
@@ -74,61 +90,55 @@ def stopwatch(seconds: list[float]) -> Iterator[None]:
     seconds.append(time.perf_counter() - start)
 
 
-def measure_step(batch_size: int, steps: int) -> list[Measured]:
-    """Each in turn: torch on as many threads as it likes, ours on one, as the example runs it (torch's threads spin
-    while numpy works). The first step of ours is told apart: it is interpreted and recorded, the others replay it."""
-    work = f"one training step, batch {batch_size}"
-    ours, torchs = training_step(True, batch_size), training_step(False, batch_size)
-    measured, threads = [], torch.get_num_threads()
-    for by, step in ((OWN, ours), (TORCH, torchs), (GPUS, ours)):
-        seconds: list[float] = []
-        torch.set_num_threads(threads if by == TORCH else 1)
-        with tuning.target(GPU) if by == GPUS else contextlib.nullcontext():
-            for _ in range(steps + 1):
-                with stopwatch(seconds):
-                    step()
-        measured.append(Measured(work, by, seconds[1:]))
-        if step is ours:
-            measured.append(Measured(f"the first of them, batch {batch_size}", by, seconds[:1]))
-    torch.set_num_threads(threads)
-    return sorted(measured, key=lambda m: m.work != work)
+def measure_step(work: str, repeats: int) -> Measured:
+    """Torch's and ours take turns."""
+    ours, torchs = training_step(True, *STEPS[work]), training_step(False, *STEPS[work])
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats + 1):
+        for step, into in zip((ours, torchs), seconds, strict=True):
+            with stopwatch(into):
+                step()
+    return Measured(work, torch.get_num_threads(), seconds[0][1:], seconds[1][1:], seconds[0][0])
 
 
-def measure_training(work: str, options: list[str], gpu_step: float) -> list[Measured]:
+def measure_training(work: str, options: list[str]) -> Measured:
     """examples/train_mnist.py with our layers and with torch's, each in a process of its own, start to end."""
-    measured = []
-    for by, backend in ((OWN, "triton"), (TORCH, "torch")):
+    accuracy, seconds = [], []
+    for backend in ("triton", "torch"):
         with tempfile.TemporaryDirectory() as out:
-            seconds: list[float] = []
-            with stopwatch(seconds):
+            took: list[float] = []
+            with stopwatch(took):
                 subprocess.run(
                     [sys.executable, str(EXAMPLE), "--device", "cpu", "--backend", backend, "--out", out, *options],
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )
-            metrics = json.loads((Path(out) / "metrics.json").read_text())
-        measured.append(Measured(work, by, seconds, metrics["test_accuracy"]))
-        steps = len(metrics["step_losses"])
-    estimate = Measured(work, GPUS, [steps * gpu_step], note=f"estimated: {steps:,} steps of {gpu_step:.3g} s")
-    return [*measured, estimate]
+            accuracy.append(json.loads((Path(out) / "metrics.json").read_text())["test_accuracy"])
+        seconds.append(took)
+    return Measured(work, torch.get_num_threads(), *seconds, accuracy=accuracy)
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """Markdown; the ratio is to the GPU's tiles at the same work."""
-    gpu = {m.work: m.median for m in measured if m.by == GPUS}
+    """Markdown, a line for each work and number of threads."""
     return tables.grid(
         [
             {
                 "on the CPU": m.work,
-                "by": m.by,
-                "seconds": f"{m.median:.3g}"
-                + (f" ({min(m.seconds):.3g} to {max(m.seconds):.3g})" if len(m.seconds) > 1 else ""),
-                "times as fast as GPU tiles": gpu[m.work] / m.median,
-                "test accuracy": f"{m.accuracy:.2%}" if m.accuracy is not None else m.note or None,
+                "threads": m.threads,
+                "ours, s": _seconds(m.ours),
+                "torch, s": _seconds(m.torchs),
+                "ours is": f"{m.ratio:.2g}× slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}× faster",
+                "first call, s": m.first,
+                "test accuracy, ours and torch": None if m.accuracy is None else "{:.2%}, {:.2%}".format(*m.accuracy),
             }
             for m in measured
         ]
     )
+
+
+def _seconds(repeats: list[float]) -> str:
+    spread = f" ({min(repeats):.3g} to {max(repeats):.3g})" if len(repeats) > 1 else ""
+    return f"{statistics.median(repeats):.3g}{spread}"
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
@@ -138,27 +148,33 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", nargs="*", metavar="step|epoch|example", help="what to measure (step); step always is")
+    parser.add_argument("work", nargs="*", metavar="steps|epoch|example", help="what to measure (steps)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains it")
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four IDX files, for `epoch`")
-    parser.add_argument("--batch-size", type=int, default=64, help="of `step` (%(default)s)")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (%(default)s)")
     parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the figures here")
     args = parser.parse_args(argv)
-    if unknown := set(args.work) - {"step", "epoch", "example"}:
-        parser.error(f"argument work: {sorted(unknown)[0]!r} is not step, epoch or example")
-    if min(args.batch_size, args.steps) < 1:
-        parser.error("--batch-size and --steps must be at least 1")
-    if "epoch" in args.work and args.data_dir is None:
+    works = args.work or ["steps"]
+    if unknown := set(works) - {*WORKS}:
+        parser.error(f"argument work: {sorted(unknown)[0]!r} is not steps, epoch or example")
+    steps = [work for work in STEPS if args.only in work] if "steps" in works else []
+    if "steps" in works and not steps:
+        parser.error(f"--only {args.only!r} is in no name: {'; '.join(STEPS)}")
+    if args.repeats < 1:
+        parser.error(f"--repeats must be at least 1, but got {args.repeats}")
+    if "epoch" in works and args.data_dir is None:
         parser.error("epoch needs --data-dir, a folder with MNIST's 60,000 digits")
 
-    conditions = environment.describe() | {"torch's threads": torch.get_num_threads()}
-    measured = measure_step(args.batch_size, args.steps)
-    gpu_step = next(m.median for m in measured if m.by == GPUS)
-    if "epoch" in args.work:
+    conditions = environment.describe()
+    measured, threads = [], torch.get_num_threads()
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        measured += [measure_step(work, args.repeats) for work in steps]
+    if "epoch" in works:
         options = ["--data-dir", str(args.data_dir), "--limit", "60000", "--epochs", "1"]
-        measured += measure_training("one epoch of 60,000 digits", options, gpu_step)
-    if "example" in args.work:
-        measured += measure_training("README's first command, installed", [], gpu_step)
+        measured.append(measure_training("one epoch of 60,000 digits", options))
+    if "example" in works:
+        measured.append(measure_training("README's first command, installed", []))
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     print(table(measured))
     if args.json:

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import triton.language as tl
 from triton.runtime import interpreter
+from triton.runtime.jit import JITFunction
 
 from tritonconv.interpreter import language, memory, recording
 from tritonconv.interpreter.builder import numpy_builder
@@ -42,18 +44,23 @@ def interpret(fn: Callable, constants: set[str], arguments: dict[str, Any], grid
         memory.tensors = [memory.bytes_of(t) for t in tensors]
         record = _records.get(key)
         if record is not None:
-            record.replay()
+            _records.move_to_end(key)
+            record.replay(memory.tensors)
         else:
             number = itertools.count()
             values = {k: v if k in constants else _as_argument(v, number) for k, v in arguments.items()}
             record = _record(fn, values, grid)
-        if record is not None:
-            _keep(key, record)
+            if record is not None:
+                _keep(key, record)
 
 
 def _identity(value: Any) -> Any:
-    """What a record depends on: a number's type and value, a tensor's dtype."""
-    return value.dtype if isinstance(value, torch.Tensor) else (type(value), value)
+    """What a record depends on: a number's type and value, a tensor's dtype. Triton's own objects take long to hash."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    if isinstance(value, JITFunction):
+        return value.fn
+    return type(value), value.name if isinstance(value, tl.dtype) else value
 
 
 def _as_argument(value: Any, number: Iterator[int]) -> Any:
@@ -71,13 +78,13 @@ def _record(fn: Callable, values: dict[str, Any], grid: tuple[int, ...]) -> reco
         numpy_builder.set_grid_dim(*grid)
         for index in np.ndindex(*grid):
             numpy_builder.set_grid_idx(*index)
+            recorder.begin()
             language.rewritten(fn)(**values)
     return recorder.record()
 
 
 def _keep(key: tuple, record: recording.Record) -> None:
-    """As the latest; a launch in a signal handler may have dropped it meanwhile, or others."""
-    _records.pop(key, None)
+    """Drop those longest unused until it fits; a launch in a signal handler may do so meanwhile."""
     _records[key] = record
     while sum(r.size for r in [*_records.values()]) > RECORD_BYTES:
         _records.popitem(last=False)

@@ -1,6 +1,10 @@
-"""numpy arrays as Triton's interpreter holds tiles: broadcast ones, and bfloat16 as bits."""
+"""numpy arrays as Triton's interpreter holds tiles: broadcast ones, bfloat16 as bits, and sums of rows and columns."""
 
 import numpy as np
+import triton.language as tl
+from triton.runtime.interpreter import TensorHandle
+
+ALIGNMENT = 64  # bytes, as torch's: a product's bits may depend on it
 
 
 def collapse(data: np.ndarray) -> np.ndarray:
@@ -12,6 +16,53 @@ def collapse(data: np.ndarray) -> np.ndarray:
 
 def expand(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return data if data.shape == shape else np.broadcast_to(data, shape)
+
+
+def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) -> np.ndarray:
+    """An array in C order, or Fortran order."""
+    size = 1
+    for length in shape:
+        size *= length
+    flat = np.empty(size + ALIGNMENT // dtype.itemsize, dtype)
+    start = -flat.ctypes.data % ALIGNMENT // dtype.itemsize
+    flat = flat[start : start + size]
+    return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)
+
+
+def lies_by_columns(data: np.ndarray) -> bool:
+    return data.flags.f_contiguous and not data.flags.c_contiguous
+
+
+class Outer(TensorHandle):
+    """A tile (M, K) made of rows (M,) and columns (K,), of length 1 where it does not change: as long as nobody looks at
+    the tile, it is not worked out. Addresses and offsets are sums of the two, a mask holds where both do."""
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], dtype: tl.dtype) -> None:
+        self.rows, self.columns, self.shape, self.dtype, self.attr = rows, columns, shape, dtype, {}
+
+    @property  # type: ignore[override]
+    def data(self) -> np.ndarray:
+        if "whole" not in self.__dict__:
+            combine = np.bitwise_and if self.rows.dtype == np.bool_ else np.add
+            self.whole = expand(combine(self.rows[:, None], self.columns[None, :]), self.shape)
+        return self.whole
+
+
+def shape_of(tile: TensorHandle) -> tuple[int, ...]:
+    return tile.shape if isinstance(tile, Outer) else tile.__dict__["data"].shape
+
+
+def split(tile: TensorHandle) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows and columns as in `Outer`, also of what is one of them; a tile of one axis is rows. None if it has neither."""
+    if isinstance(tile, Outer):
+        return tile.rows, tile.columns
+    data = collapse(tile.data)
+    neutral = np.ones(1, np.bool_) if data.dtype == np.bool_ else np.zeros(1, data.dtype)
+    if data.ndim != 2:
+        return (data.reshape(-1), neutral) if data.ndim < 2 else None
+    if data.shape[1] == 1:
+        return data[:, 0], neutral
+    return (neutral, data[0]) if data.shape[0] == 1 else None
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What an operation of Triton's language does to numpy arrays."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,66 @@ import triton.language as tl
 from triton._C.libtriton.ir import ATOMIC_OP
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
-from tritonconv.interpreter import memory
-from tritonconv.interpreter.arrays import bfloat16_to_float32, collapse, expand, float32_to_bfloat16
-from tritonconv.interpreter.recording import recorded, unrecorded
+from tritonconv.interpreter import memory, threads
+from tritonconv.interpreter.arrays import (
+    Outer,
+    allocate,
+    bfloat16_to_float32,
+    collapse,
+    expand,
+    float32_to_bfloat16,
+    lies_by_columns,
+    shape_of,
+    split,
+)
+from tritonconv.interpreter.recording import Loaded, plain, recorded, unrecorded
+
+BITWISE = (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
+PART = 2**22  # products of numbers that are worth a thread: it takes a few of them to wake one
+FLOATING = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.fmax, np.fmin)
+
+
+def elementwise(op: Callable, *operands: TensorHandle) -> TensorHandle:
+    """A ufunc of one or two tiles of a floating dtype; written over the last of three."""
+    args = operands[: op.nin]  # type: ignore[attr-defined]
+    out = None if len(operands) == len(args) else operands[-1].data
+    shape = np.broadcast_shapes(*(t.data.shape for t in args))
+    values = op(*(collapse(t.data) for t in args), out=out)
+    return TensorHandle(expand(values, shape), args[0].dtype.scalar)
+
+
+elementwise.reused = (1, 2)  # type: ignore[attr-defined]
+
+
+def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandle | None = None) -> TensorHandle:
+    """a · b + d in d's dtype.
+
+    By torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores; but in full
+    precision, whatever is set for the caller's own products.
+    """
+    x, y = (np.require(t.data, d.data.dtype, "W") for t in (a, b))
+    product = allocate(d.data.shape, d.data.dtype, lies_by_columns(x)) if out is None else out.data
+    adds = collapse(d.data).size > 1 or bool(d.data.any())
+    if torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):  # type: ignore[attr-defined]
+        np.add(np.matmul(x, y), d.data, out=product)
+        return TensorHandle(product, d.dtype.scalar)
+    if adds and out is None:
+        np.copyto(product, d.data)
+    left, right, into = map(torch.from_numpy, (x, y, product))
+    multiply_add = torch.addmm if adds else lambda _, *pair, out: torch.mm(*pair, out=out)
+    # in parts that depend on the sizes alone, so that threads do not change bits
+    longer = 0 if len(x) >= y.shape[1] else 1
+    parts = [(into, left, right)]
+    if count := x.size * y.shape[1] // PART:
+        step = -(-into.shape[longer] // count)
+        lefts = left.split(step) if longer == 0 else itertools.repeat(left)
+        rights = right.split(step, 1) if longer == 1 else itertools.repeat(right)
+        parts = [*zip(into.split(step, longer), lefts, rights, strict=False)]
+    threads.run(lambda part: multiply_add(*part, out=part[0]), parts)  # with `out=`, autocast leaves it alone
+    return TensorHandle(product, d.dtype.scalar)
+
+
+multiply.reused = (2,)  # type: ignore[attr-defined]
 
 
 class Builder(InterpreterBuilder):
@@ -32,33 +90,56 @@ class Builder(InterpreterBuilder):
         return self.cast_impl(self.get_fp32(value), tl.bfloat16)
 
     def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *precision: Any) -> TensorHandle:
-        # by torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores; but in full
-        # precision, whatever is set for the caller's own products
         a, b = (self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))
-        x, y = (np.require(t.data, d.data.dtype, "W") for t in (a, b))
-        product = np.empty(d.data.shape, d.data.dtype)
-        if torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):  # type: ignore[attr-defined]
-            # with `out=`, autocast leaves it alone
-            torch.matmul(*map(torch.from_numpy, (x, y)), out=torch.from_numpy(product))
-        else:
-            np.matmul(x, y, out=product)
-        if collapse(d.data).size > 1 or d.data.any():
-            product += d.data
-        return TensorHandle(product, d.dtype.scalar)
+        return plain(multiply(a, b, d), multiply, a, b, d)
 
     def create_splat(self, ret_ty: Any, arg: TensorHandle) -> TensorHandle:
         return TensorHandle(expand(arg.data, tuple(ret_ty.shape)), arg.dtype.scalar)
 
     def create_addptr(self, ptr: TensorHandle, offset: TensorHandle) -> TensorHandle:
-        step = max(1, ptr.get_element_ty().primitive_bitwidth // 8)
-        address = collapse(ptr.data) + collapse(offset.data).astype(np.uint64) * np.uint64(step)
+        step = np.uint64(max(1, ptr.get_element_ty().primitive_bitwidth // 8))
+        if not isinstance(ptr, Loaded) and not isinstance(offset, Loaded):
+            parts, steps = split(ptr), split(offset)
+            if parts and steps and len(shape_of(ptr)) == 2:
+                sums = (part + by.astype(np.uint64) * step for part, by in zip(parts, steps, strict=True))
+                return Outer(*sums, shape_of(ptr), ptr.dtype)
+        address = collapse(ptr.data) + collapse(offset.data).astype(np.uint64) * step
         return TensorHandle(expand(address, ptr.data.shape), ptr.dtype)
 
     def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> TensorHandle:
+        outer = self._outer(lhs, rhs, op)
+        if outer is not None:
+            return outer
+        if op in FLOATING and lhs.data.dtype == rhs.data.dtype and lhs.data.dtype.kind == "f":
+            return plain(elementwise(op, lhs, rhs), elementwise, op, lhs, rhs)
         shape = np.broadcast_shapes(lhs.data.shape, rhs.data.shape)
         lhs, rhs = (TensorHandle(collapse(t.data), t.dtype) for t in (lhs, rhs))
+        if op in BITWISE and lhs.data.dtype == rhs.data.dtype == np.bool_:  # Triton's way takes four passes
+            return TensorHandle(expand(op(lhs.data, rhs.data), shape), tl.int1)
         out = super().binary_op(lhs, rhs, op)
         return TensorHandle(expand(out.data, shape), out.dtype)
+
+    def unary_op(self, arg: TensorHandle, op: Callable) -> TensorHandle:
+        return plain(elementwise(op, arg), elementwise, op, arg)
+
+    @staticmethod
+    def _outer(lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> Outer | None:
+        """What rows and columns make, if both operands are such, and it neither overflows nor comes from memory."""
+        shape = shape_of(lhs)
+        if len(shape) != 2 or shape != shape_of(rhs) or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
+            return None
+        kind = lhs.dtype.scalar
+        if kind != rhs.dtype.scalar or not (op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()):
+            return None
+        left, right = split(lhs), split(rhs)
+        if left is None or right is None:
+            return None
+        rows, columns = (op(a, b) for a, b in zip(left, right, strict=True))
+        if kind != tl.int1:
+            limits = np.iinfo(rows.dtype)
+            if not limits.min <= int(rows.min()) + int(columns.min()) <= int(rows.max()) + int(columns.max()) <= limits.max:
+                return None
+        return Outer(rows, columns, shape, kind)
 
     def create_select(self, condition: TensorHandle, a: TensorHandle, b: TensorHandle) -> TensorHandle:
         # by bits: numpy's `where` takes a branch for each element, up to ten times as long
@@ -67,7 +148,12 @@ class Builder(InterpreterBuilder):
             return super().create_select(condition, a, b)
         bits = np.dtype(f"i{a.data.itemsize}")
         take, x, y = collapse(condition.data).view(np.int8), collapse(a.data).view(bits), collapse(b.data).view(bits)
-        out = ((x ^ y) & np.negative(take, dtype=bits)) ^ y
+        if y.size == 1 and not y.any():
+            out = x & np.negative(take, dtype=bits)
+        elif x.size == 1 and not x.any():
+            out = y & (take - np.int8(1)).astype(bits)
+        else:
+            out = ((x ^ y) & np.negative(take, dtype=bits)) ^ y
         return TensorHandle(expand(out.view(a.data.dtype), shape), a.dtype.scalar)
 
     def create_reduce(self, value: TensorHandle, kind: Any, reduce: ReduceOps) -> TensorHandle:
@@ -96,7 +182,7 @@ class Builder(InterpreterBuilder):
 
 
 def _everywhere(ptr: TensorHandle) -> TensorHandle:
-    return TensorHandle(np.broadcast_to(np.True_, ptr.data.shape), tl.int1)
+    return TensorHandle(np.broadcast_to(np.True_, shape_of(ptr)), tl.int1)
 
 
 def _wrap_builder() -> None:

@@ -6,6 +6,7 @@ same in every launch on such arguments, wherever they lie.
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import TensorHandle
 
 from tritonconv.interpreter import recording
-from tritonconv.interpreter.arrays import collapse, expand
+from tritonconv.interpreter.arrays import allocate, collapse, expand, lies_by_columns, shape_of, split
+from tritonconv.interpreter.boxes import ELEMENTS, Box, Gap, Places, Run, boxes, runs
 
 TENSOR_BIT = 48
 
@@ -35,85 +37,204 @@ def bytes_of(t: torch.Tensor) -> np.ndarray:
 def access(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle) -> Any:
     """`load` (the operand is what masked places give), `store` or `maximum` (it is what to write).
 
-    Where pointers and mask do not come from memory, what they say is a constant of the record.
+    Where pointers and mask do not come from memory, the places are a constant of the record.
     """
+    if act is maximum and recording.active is not None:
+        recording.active.apart = False
     if recording.active is None:
-        return _at_pointers(act, ptrs, mask, operand)
+        return _at_pointers(tensors, act, ptrs, mask, operand)
     if isinstance(ptrs, recording.Loaded) or isinstance(mask, recording.Loaded):
-        return recording.active.call(_at_pointers, (act, ptrs, mask, operand), act)
-    return recording.active.call(act, (*_locate(act, ptrs, mask, operand), operand), act)
+        return recording.active.call(_at_pointers, (tensors, act, ptrs, mask, operand), act)
+    return recording.active.call(act, (tensors, _locate(tensors, act, ptrs, mask, operand), operand), act)
 
 
-def _at_pointers(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle) -> Any:
-    return act(*_locate(act, ptrs, mask, operand), operand)
+def _at_pointers(
+    tensors: list[np.ndarray], act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle
+) -> Any:
+    return act(tensors, _locate(tensors, act, ptrs, mask, operand), operand)
 
 
-def _locate(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle) -> tuple:
-    """The arguments of `act` before the operand: the number of the tensor that `ptrs` point into, its dtype, indices in
-    elements, what `act` must know of the mask (None if it holds everywhere), the tile's shape.
+def _locate(
+    tensors: list[np.ndarray], act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: TensorHandle
+) -> Places:
+    """Raises IndexError: an unmasked pointer lies outside the tensor that the first one points into."""
+    places = Places(shape_of(ptrs), _sides(shape_of(ptrs)), dtype_of(ptrs.get_element_ty()))
+    where, valid = split(ptrs), split(mask)
+    if act is load and len(places.shape) <= 2 and collapse(vars(operand)["data"]).size == 1:
+        changing = (
+            _sides(collapse(tile.data).shape) if parts is None else tuple(map(len, parts))
+            for tile, parts in ((ptrs, where), (mask, valid))
+        )
+        places = places._replace(loaded=tuple(map(max, *changing)))
+    found = None
+    if where is not None and act is not maximum:
+        parts = _parts(mask, valid, places.loaded)
+        found = None if parts is None else _in_boxes(tensors, where, parts, places)
+    return found or _at_index(tensors, act, ptrs, mask, places)
 
-    Raises:
-        IndexError: an unmasked pointer lies outside the launch's tensors.
-    """
-    shape, dtype = ptrs.data.shape, dtype_of(ptrs.get_element_ty())
-    places, valid = ptrs.data, np.broadcast_to(mask.data, shape)
-    if act is load and collapse(vars(operand)["data"]).size == 1:
-        # axes along which neither pointers nor mask change are loaded once
-        steps = zip(places.strides, valid.strides, strict=True)
-        cut = tuple(slice(0, 1) if step == (0, 0) else slice(None) for step in steps)
-        places, valid = places[cut], valid[cut]
-    if not valid.any():
-        return 0, dtype, np.empty(0, np.int32), None, shape
-    tensor = int(places.flat[valid.argmax()]) >> TENSOR_BIT
-    index = places - np.uint64(tensor << TENSOR_BIT)
-    index >>= np.uint64(dtype.itemsize.bit_length() - 1)
-    known = None
-    if not valid.all():
-        known = ~valid if act is load else np.flatnonzero(valid).astype(np.int32)
-        index = index * valid if act is load else index[valid]
-    largest = int(index.max())
-    if tensor >= len(tensors) or largest >= tensors[tensor].size // dtype.itemsize:
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a tile; if its rank is not two, it is all rows."""
+    return (shape[0], shape[1]) if len(shape) == 2 else (math.prod(shape), 1)
+
+
+def _whole(tile: TensorHandle, sides: tuple[int, int]) -> np.ndarray:
+    data = tile.data.reshape(_sides(tile.data.shape))[: sides[0], : sides[1]]
+    return np.broadcast_to(data, sides)
+
+
+def _parts(
+    mask: TensorHandle, valid: tuple[np.ndarray, np.ndarray] | None, sides: tuple[int, int]
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Rows and columns that the mask holds in, once, or for each run of columns with the same mask. None if these are
+    too many for boxes."""
+    if valid is not None:
+        rows, columns = (np.flatnonzero(np.broadcast_to(v, n)) for v, n in zip(valid, sides, strict=True))
+        return [(rows, columns)] if len(rows) and len(columns) else []
+    whole = _whole(mask, sides)
+    ends = np.flatnonzero((whole[:, 1:] != whole[:, :-1]).any(0)) + 1
+    if len(ends) > whole.size // ELEMENTS:
+        return None
+    parts = [(np.flatnonzero(whole[:, span[0]]), span) for span in np.split(np.arange(sides[1]), ends)]
+    return [(rows, columns) for rows, columns in parts if len(rows)]
+
+
+def _in_boxes(
+    tensors: list[np.ndarray],
+    where: tuple[np.ndarray, np.ndarray],
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    places: Places,
+) -> Places | None:
+    """None if a gather of the elements takes less time than the boxes."""
+    if not parts:
+        return places
+    rows, columns = (np.broadcast_to(v, n).view(np.int64) for v, n in zip(where, places.loaded, strict=True))
+    tensor = int(rows[parts[0][0][0]] + columns[parts[0][1][0]]) >> TENSOR_BIT
+    found: list[Box] = []
+    elements, first, end = 0, 0, 0
+    for at_rows, at_columns in parts:
+        r, c = rows[at_rows] - (tensor << TENSOR_BIT), columns[at_columns]
+        first, end = min(first, int(r.min() + c.min())), max(end, int(r.max() + c.max()) + places.dtype.itemsize)
+        elements += len(r) * len(c)
+        down, across = _runs(at_rows, r), _runs(at_columns, c)
+        found += boxes(down, across, int(r[0] + c[0]), places.loaded, places.dtype.itemsize)
+        if len(found) > 1 + elements // ELEMENTS:
+            return None
+    _require_inside(tensors, tensor, first, end)
+    by_columns = _finest(down) < _finest(across)
+    full = elements == math.prod(places.loaded)
+    gaps = _gaps(parts[0], places) if len(parts) == 1 and not full else []
+    return places._replace(
+        tensor=tensor, end=end, full=full, by_columns=by_columns, boxes=tuple(found), gaps=tuple(gaps)
+    )
+
+
+def _gaps(part: tuple[np.ndarray, np.ndarray], places: Places) -> list[Gap]:
+    """What is left of a tile, if that is few boxes: a quarter of what a fill of the whole tile is worth."""
+    missing = [np.setdiff1d(np.arange(n), held, assume_unique=True) for held, n in zip(part, places.loaded, strict=True)]
+    everywhere = np.arange(places.loaded[1])
+    found: list[Gap] = []
+    for rows, columns in ((missing[0], everywhere), (part[0], missing[1])):
+        if len(rows) and len(columns):
+            down, across = _runs(rows, rows), _runs(columns, columns)
+            found += [
+                Gap(box.shape, box.by_rows, box.by_columns)
+                for box in boxes(down, across, 0, places.loaded, places.dtype.itemsize)
+            ]
+    return found if len(found) <= math.prod(places.loaded) // (4 * ELEMENTS) else []
+
+
+def _runs(places: np.ndarray, addresses: np.ndarray) -> list[Run]:
+    return _relative_runs(places.tobytes(), (addresses - addresses[0]).tobytes())
+
+
+@functools.lru_cache(16)  # the taps of a filter, and what is loaded and stored at the same pixels, ask for the same
+def _relative_runs(places: bytes, addresses: bytes) -> list[Run]:
+    return runs(np.frombuffer(places, np.int64), np.frombuffer(addresses, np.int64))
+
+
+def _finest(found: list[Run]) -> float:
+    """The smallest step in memory."""
+    return min((abs(by) for run in found for *_, by in run.axes), default=math.inf)
+
+
+def _require_inside(tensors: list[np.ndarray], tensor: int, first: int, end: int) -> None:
+    if first < 0 or tensor >= len(tensors) or end > tensors[tensor].size:
         raise IndexError("a pointer lies outside the tensor that the launch points into")
-    return tensor, dtype, index.astype(np.int32 if largest < 2**31 else np.int64), known, shape
 
 
-def load(
-    tensor: int,
-    dtype: np.dtype,
-    index: np.ndarray,  # of the whole tile, 0 where masked out; empty if that is everywhere
-    outside: np.ndarray | None,  # where the tile is masked out
-    shape: tuple[int, ...],
-    other: TensorHandle,
-) -> TensorHandle:
-    if index.size == 0:
-        return TensorHandle(expand(other.data, shape), other.dtype.scalar)
-    values = tensors[tensor].view(dtype).take(index)
-    if outside is not None:
-        np.copyto(values, other.data if other.data.shape == values.shape else collapse(other.data), where=outside)
-    return TensorHandle(expand(values, shape), other.dtype.scalar)
+def _at_index(
+    tensors: list[np.ndarray], act: Callable, ptrs: TensorHandle, mask: TensorHandle, places: Places
+) -> Places:
+    address, valid = _whole(ptrs, places.loaded), _whole(mask, places.loaded)
+    if not valid.any():
+        return places
+    itemsize, full, known = places.dtype.itemsize, bool(valid.all()), None
+    tensor = int(address.flat[valid.argmax()]) >> TENSOR_BIT
+    index = address - np.uint64(tensor << TENSOR_BIT) >> np.uint64(itemsize.bit_length() - 1)
+    if act is load and not full:
+        index, known = index * valid, np.negative(valid.view(np.int8))
+    elif act is not load:
+        index, known = index[valid], None if full else np.flatnonzero(valid)
+    end = (int(index.max()) + 1) * itemsize
+    _require_inside(tensors, tensor, 0, end)
+    return places._replace(tensor=tensor, end=end, full=full, index=index.astype(np.int64), mask=known)
 
 
-def store(
-    tensor: int,
-    dtype: np.dtype,
-    index: np.ndarray,  # of the places that are not masked out
-    inside: np.ndarray | None,  # those places in the tile
-    shape: tuple[int, ...],
-    value: TensorHandle,
-) -> None:
-    if index.size:
-        tensors[tensor].view(dtype)[index] = value.data if inside is None else value.data.take(inside)
+def _memory(tensors: list[np.ndarray], places: Places) -> np.ndarray:
+    _require_inside(tensors, places.tensor, 0, places.end)
+    return tensors[places.tensor]
 
 
-def maximum(
-    tensor: int,
-    dtype: np.dtype,
-    index: np.ndarray,  # of the places that are not masked out; one may stand there several times
-    inside: np.ndarray | None,
-    shape: tuple[int, ...],
-    value: TensorHandle,
-) -> None:
-    """Store the larger of what is there and the value."""
-    if index.size:
-        values = value.data if inside is None else value.data.take(inside)
-        np.maximum.at(tensors[tensor].view(dtype), index, values)
+def load(tensors: list[np.ndarray], places: Places, other: TensorHandle) -> TensorHandle:
+    if places.end == 0:
+        return TensorHandle(expand(other.data, places.shape), other.dtype.scalar)
+    memory, dtype, outside = _memory(tensors, places), places.dtype, other.data
+    if not places.full:
+        outside = collapse(outside)
+        outside = outside.reshape(()) if outside.size == 1 else other.data.reshape(places.loaded)
+    if places.index is not None:
+        values = memory.view(dtype).take(places.index)
+        if places.mask is not None:  # by bits: numpy takes a branch for each element of a mask
+            bits, outside = values.view(f"i{dtype.itemsize}"), outside.view(f"i{dtype.itemsize}")
+            bits &= places.mask
+            if outside.ndim or outside:
+                bits |= ~places.mask & outside
+    else:
+        values = allocate(places.loaded, dtype, places.by_columns)
+        flat = values.T if places.by_columns else values
+        if not places.full and not places.gaps:
+            np.copyto(values, outside)
+        for shape, by_rows, by_columns in places.gaps:
+            offset, strides = by_columns if places.by_columns else by_rows
+            np.ndarray(shape, dtype, flat, offset, strides).fill(outside)
+        for box in places.boxes:
+            offset, strides = box.by_columns if places.by_columns else box.by_rows
+            source = np.ndarray(box.shape, dtype, memory, box.address, box.strides)
+            np.copyto(np.ndarray(box.shape, dtype, flat, offset, strides), source)
+    if len(places.shape) != 2:
+        values = values.reshape(-1 if len(places.shape) == 1 else places.shape)
+    return TensorHandle(expand(values, places.shape), other.dtype.scalar)
+
+
+def store(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> None:
+    """Of places at one address any wins, as on a GPU."""
+    if places.end == 0:
+        return
+    memory, data = _memory(tensors, places), value.data
+    if places.index is not None:
+        memory.view(places.dtype)[places.index] = data if places.mask is None else data.take(places.mask)
+        return
+    by_columns = lies_by_columns(data)
+    flat = data.T if by_columns else np.ascontiguousarray(data)
+    for box in places.boxes:
+        offset, strides = box.by_columns if by_columns else box.by_rows
+        target = np.ndarray(box.shape, places.dtype, memory, box.address, box.strides)
+        np.copyto(target, np.ndarray(box.shape, places.dtype, flat, offset, strides))
+
+
+def maximum(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> None:
+    """Store the larger of what is there and the value; one place may be there several times."""
+    if places.end:
+        values = value.data if places.mask is None else value.data.take(places.mask)
+        np.maximum.at(_memory(tensors, places).view(places.dtype), places.index, values.reshape(-1))

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from triton.runtime.interpreter import TensorHandle
 
+from tritonconv.interpreter import threads
 from tritonconv.interpreter.arrays import collapse
+from tritonconv.interpreter.boxes import Places
 
 INSTRUCTION_BYTES = 1000  # about what an instruction holds beside the arrays
+TENSORS, NOTHING, FIRST = 0, 1, 2  # registers: of the launch's tensors, of what stores give, of a program's first value
 
 
 @dataclasses.dataclass
@@ -22,27 +25,59 @@ class Instruction:
     args: list
     inputs: list[tuple[int, int]]
     output: int
-    last: list[int]
+    alike: list[int]  # places whose arrays the result may be written over, once they are not needed
+    last: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Program:
+    """A program of the grid: what it did, and the array that each register's memory belongs to (None: to a constant)."""
+
+    instructions: list[Instruction] = dataclasses.field(default_factory=list)
+    owners: list[int | None] = dataclasses.field(default_factory=lambda: [None] * FIRST)
+
+    def finish(self) -> None:
+        """Find out where registers end, and where a result may take the memory of an operand that ends there."""
+        end: dict[int | None, int] = {}
+        seen = {TENSORS, NOTHING}
+        for number, step in reversed([*enumerate(self.instructions)]):
+            read = [register for _, register in step.inputs]
+            for register in (*read, step.output):
+                end.setdefault(self.owners[register], number)
+            for register in (r for place, r in step.inputs if place in step.alike):
+                owner = self.owners[register]
+                if owner is not None and end[owner] == number and [self.owners[r] for r in read].count(owner) == 1:
+                    step.inputs.append((len(step.args), register))
+                    step.args.append(None)
+                    break
+            step.last = [r for r in {*read, step.output} if r not in seen]
+            seen.update(step.last)
+
+    def replay(self, tensors: list[np.ndarray]) -> None:
+        registers: list = [None] * len(self.owners)
+        registers[TENSORS] = tensors
+        for step in self.instructions:
+            args = step.args.copy()
+            for place, register in step.inputs:
+                args[place] = registers[register]
+            registers[step.output] = step.function(*args)
+            for register in step.last:
+                registers[register] = None
 
 
 @dataclasses.dataclass
 class Record:
-    instructions: list[Instruction]
-    registers: int
+    programs: list[Program]
     size: int  # bytes of its constants
+    apart: bool  # no program reads what another writes
 
-    def replay(self) -> None:
-        """Do it again, on the memory of the running launch."""
-        registers: list = [None] * self.registers
-        for step in self.instructions:
-            args = step.args
-            if step.inputs:
-                args = args.copy()
-                for place, register in step.inputs:
-                    args[place] = registers[register]
-            registers[step.output] = step.function(*args)
-            for register in step.last:
-                registers[register] = None
+    def replay(self, tensors: list[np.ndarray]) -> None:
+        """Do it again, on this memory."""
+        if self.apart and len(self.programs) > 1:
+            threads.run(lambda program: program.replay(tensors), self.programs)
+        else:
+            for program in self.programs:
+                program.replay(tensors)
 
 
 class Loaded(TensorHandle):
@@ -68,46 +103,64 @@ class Recorder:
         self.limit = limit  # bytes that the record may hold
         self.possible = True
         self.busy = False  # inside a call of the builder, which may call itself
-        self.instructions: list[Instruction] = []
-        self.registers = 1  # 0 takes the results of stores
-        self.constants: dict[int, np.ndarray] = {}
+        self.programs: list[Program] = []
+        self.constants: dict[int, np.ndarray | Places] = {}
+        self.fixed: set[int] = set()  # arrays whose memory constants lie in
         self.size = 0
+        self.apart = True
+        self.plain: tuple[Callable, tuple, Any] | None = None
+
+    def begin(self) -> None:
+        """A program."""
+        self.programs.append(Program())
 
     def give_up(self) -> None:
         """What follows cannot be replayed."""
         self.possible = False
-        self.instructions.clear()
+        self.programs.clear()
         self.constants.clear()
 
     def call(self, function: Callable, args: tuple, act: Callable | None = None) -> Any:
         """The function's result; noted if it comes from memory or if the function is an `act` upon it."""
-        self.busy = True
+        self.busy, self.plain = True, None
         try:
             result = function(*args)
         finally:
             self.busy = False
         if self.possible and (act or any(isinstance(a, Loaded) for a in args)):
-            self._note(function, args, result)
+            if self.plain is not None and self.plain[2] is result:
+                function, args, _ = self.plain
+            self._note(function, args, result, act)
         return result
 
-    def _note(self, function: Callable, args: tuple, result: Any) -> None:
+    def _note(self, function: Callable, args: tuple, result: Any, act: Callable | None) -> None:
         if isinstance(result, Loaded):  # an argument, handed through
             return
         if not isinstance(result, TensorHandle | None):
             return self.give_up()
+        program = self.programs[-1]
         inputs = [(i, a.register) for i, a in enumerate(args) if isinstance(a, Loaded)]
         constants = [None if isinstance(a, Loaded) else a for a in args]
-        output = 0
-        if result is not None:
-            result.__class__, output = Loaded, self.registers
-            result.register = output  # type: ignore[attr-defined]
-            self.registers += 1
-        self.instructions.append(Instruction(function, constants, inputs, output, []))
+        if act:
+            inputs.append((0, TENSORS))
+            constants[0] = None
         self.size += INSTRUCTION_BYTES
         for array in (a.data if isinstance(a, TensorHandle) else a for a in constants):
-            if isinstance(array, np.ndarray) and id(array) not in self.constants:
+            if isinstance(array, np.ndarray | Places) and id(array) not in self.constants:
                 self.constants[id(array)] = array
-                self.size += collapse(array).nbytes
+                self.size += array.nbytes if isinstance(array, Places) else collapse(array).nbytes
+                if isinstance(array, np.ndarray):
+                    self.fixed.add(_owner(array))
+        step = Instruction(function, constants, inputs, NOTHING, [])
+        program.instructions.append(step)
+        if result is not None:
+            data = result.__dict__["data"]
+            if reused := getattr(function, "reused", None):
+                step.alike = [i for i, _ in inputs if i in reused and _lies_as(vars(args[i])["data"], data)]
+            result.__class__, step.output = Loaded, len(program.owners)
+            result.register = step.output  # type: ignore[attr-defined]
+            owner = _owner(data)
+            program.owners.append(None if owner in self.fixed else owner)
         if self.size > self.limit:
             self.give_up()
 
@@ -115,11 +168,29 @@ class Recorder:
         """What was noted, or None if it cannot be replayed."""
         if not self.possible:
             return None
-        seen: set[int] = set()
-        for step in reversed(self.instructions):
-            step.last = [r for r in {step.output, *(r for _, r in step.inputs)} if r not in seen]
-            seen.update(step.last)
-        return Record(self.instructions, self.registers, self.size)
+        for program in self.programs:
+            program.finish()
+        return Record([p for p in self.programs if p.instructions], self.size, self.apart)
+
+
+def _owner(array: np.ndarray) -> int:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def _lies_as(array: np.ndarray, other: np.ndarray) -> bool:
+    return (array.dtype, array.shape, array.strides) == (other.dtype, other.shape, other.strides) and (
+        0 not in other.strides
+    )
+
+
+def plain(result: Any, function: Callable, *args: Any) -> Any:
+    """The result, which the function gives for these arguments: where a call gives it too, that is noted instead. A
+    function with `reused` takes a handle more, whose memory it may write over: an argument's at one of these places."""
+    if active is not None:
+        active.plain = (function, args, result)
+    return result
 
 
 active: Recorder | None = None  # while a kernel is interpreted

@@ -1,0 +1,89 @@
+"""Threads for the programs of a launch, as many as torch has; torch works on one thread in each.
+
+So a matrix product has the same bits however many threads there are, and whichever of them runs it.
+"""
+
+import functools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+
+_tasks: SimpleQueue = SimpleQueue()  # a signal handler may put into it while the same thread does
+_workers: list[threading.Thread] = []
+_here = threading.local()  # has `works` in a worker
+
+
+def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Call the function with each item; return when all have ended. In a worker, and with one thread, that is here.
+
+    Raises:
+        BaseException: what the first that failed raised; items not begun are left.
+    """
+    items, count = list(items), torch.get_num_threads()
+    if count == 1 or hasattr(_here, "works"):
+        for item in items:
+            function(item)
+        return
+    shares = min(count, len(items))
+    _start(shares)
+    left, ended = iter(items), SimpleQueue()  # type: ignore[var-annotated]
+    for _ in range(shares):
+        _tasks.put(functools.partial(_share, function, left, ended))
+    failure = None
+    while shares:
+        try:
+            failure = ended.get() or failure
+            shares -= 1
+        except BaseException as error:  # a signal's: the others write into the caller's memory until they end
+            deque(left, 0)
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _share(function: Callable[[Any], None], left: Iterable[Any], ended: SimpleQueue) -> None:
+    try:
+        for item in left:
+            function(item)
+    except BaseException as error:
+        deque(left, 0)
+        ended.put(error)
+    else:
+        ended.put(None)
+
+
+def _start(count: int) -> None:
+    """At least so many workers."""
+    while len(_workers) < count:
+        threads, ready = torch.get_num_threads(), threading.Event()
+        worker = threading.Thread(target=_work, args=(_tasks, ready), daemon=True, name="tritonconv")
+        _workers.append(worker)
+        worker.start()
+        ready.wait()
+        torch.set_num_threads(threads)  # the worker's own number is also that of threads to come
+
+
+def _work(tasks: SimpleQueue, ready: threading.Event) -> None:
+    _here.works = True
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # the first question of a thread takes over the process's number: it is 1 at this moment
+    ready.set()
+    with np.errstate(all="ignore"):
+        while True:
+            tasks.get()()
+
+
+def _forget() -> None:
+    """A child of fork has none of its parent's threads."""
+    global _tasks
+    _tasks = SimpleQueue()
+    _workers.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
