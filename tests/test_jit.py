@@ -20,6 +20,7 @@ from tritonconv import jit as tjit
 from tritonconv import tuning
 from tritonconv.interpreter import recording
 from tritonconv.interpreter.arrays import collapse
+from tritonconv.interpreter.boxes import Places
 from tritonconv.jit import jit
 
 SM_90 = GPUTarget("cuda", 90, 32)
@@ -95,6 +96,12 @@ def product_kernel(out_ptr, n, OFFSET: tl.constexpr):
 def copy_kernel(x_ptr, out_ptr, n, mask_from, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(out_ptr + i, tl.load(x_ptr + i, mask=i < mask_from, other=-1.0), mask=i < n)
+
+
+@jit
+def shuffle_kernel(x_ptr, out_ptr, mask_from, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i * i % 1021, mask=i < mask_from, other=-1.0))
 
 
 @jit
@@ -320,7 +327,9 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of calls in each replay from here on."""
     seen: list[int] = []
     replay = recording.Record.replay
-    monkeypatch.setattr(recording.Record, "replay", lambda self: (seen.append(len(self.instructions)), replay(self))[1])
+    monkeypatch.setattr(
+        recording.Record, "replay", lambda self, tensors: (seen.append(len(self.programs)), replay(self, tensors))[1]
+    )
     return seen
 
 
@@ -421,19 +430,31 @@ def test_records_hold_no_more_than_their_limit(monkeypatch):
 
 def held() -> int:
     """The bytes of all arrays in all records."""
-    steps = [step for record in tinterpreter._records.values() for step in record.instructions]
-    values = [v.data if isinstance(v, interpreter.TensorHandle) else v for step in steps for v in step.args]
-    return sum({id(v): collapse(v).nbytes for v in values if isinstance(v, np.ndarray)}.values())
+    programs = [program for record in tinterpreter._records.values() for program in record.programs]
+    values = [v for program in programs for step in program.instructions for v in step.args]
+    places = [array for v in values if isinstance(v, Places) for array in (v.index, v.mask)]
+    arrays = [v.data for v in values if isinstance(v, interpreter.TensorHandle)] + places
+    return sum({id(v): collapse(v).nbytes for v in arrays if v is not None}.values())
 
 
 @only_interpreted
 def test_a_records_size_is_what_it_holds(monkeypatch):
+    """Indices that go up and down by no rule, and where the tile is masked out; a replay leaves nothing in it."""
     anew(monkeypatch)
+    x = torch.arange(1024.0)
     for _ in range(2):
-        copy_kernel[(1,)](torch.ones(1024), torch.zeros(1024), 1024, 7, BLOCK=1024)
+        shuffle_kernel[(1,)](x, out := torch.zeros(1024), 1000, BLOCK=1024)
         (record,) = tinterpreter._records.values()
-        # indices to load and to store, and where the tile is masked out; a replay leaves nothing in it
-        assert (4 + 4 + 1) * 1024 <= held() <= record.size - len(record.instructions) * recording.INSTRUCTION_BYTES
+        assert (8 + 1) * 1024 <= held() <= record.size
+    at = torch.arange(1024)
+    assert torch.equal(out, torch.where(at < 1000, x[at * at % 1021], -1.0))
+
+
+@only_interpreted
+def test_a_record_of_even_steps_holds_no_index(monkeypatch):
+    anew(monkeypatch)
+    copy_kernel[(1,)](torch.ones(1024), torch.zeros(1024), 1024, 7, BLOCK=1024)
+    assert held() < 100
 
 
 @only_interpreted

@@ -18,6 +18,13 @@ def expand(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return data if data.shape == shape else np.broadcast_to(data, shape)
 
 
+def broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """np.broadcast_shapes, which takes longer than adding two index vectors."""
+    if shape == other or other == (1,):
+        return shape
+    return other if shape == (1,) else np.broadcast_shapes(shape, other)
+
+
 def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) -> np.ndarray:
     """An array in C order, or Fortran order."""
     size = 1

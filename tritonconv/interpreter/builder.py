@@ -1,5 +1,6 @@
 """What an operation of Triton's language does to numpy arrays."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from tritonconv.interpreter.arrays import (
     Outer,
     allocate,
     bfloat16_to_float32,
+    broadcast,
     collapse,
     expand,
     float32_to_bfloat16,
@@ -33,7 +35,7 @@ def elementwise(op: Callable, *operands: TensorHandle) -> TensorHandle:
     """A ufunc of one or two tiles of a floating dtype; written over the last of three."""
     args = operands[: op.nin]  # type: ignore[attr-defined]
     out = None if len(operands) == len(args) else operands[-1].data
-    shape = np.broadcast_shapes(*(t.data.shape for t in args))
+    shape = functools.reduce(broadcast, (t.data.shape for t in args))
     values = op(*(collapse(t.data) for t in args), out=out)
     return TensorHandle(expand(values, shape), args[0].dtype.scalar)
 
@@ -47,7 +49,8 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
     By torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores; but in full
     precision, whatever is set for the caller's own products.
     """
-    x, y = (np.require(t.data, d.data.dtype, "W") for t in (a, b))
+    factors = (bfloat16_to_float32(t.data) if t.dtype.scalar == tl.bfloat16 else t.data for t in (a, b))
+    x, y = (np.require(factor, d.data.dtype, "W") for factor in factors)
     product = allocate(d.data.shape, d.data.dtype, lies_by_columns(x)) if out is None else out.data
     adds = collapse(d.data).size > 1 or bool(d.data.any())
     if torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):  # type: ignore[attr-defined]
@@ -78,19 +81,17 @@ class Builder(InterpreterBuilder):
     grid_idx = grid_dim = None  # of the running program, once there is one
 
     def cast_impl(self, src: TensorHandle, dst_type: Any) -> TensorHandle:
-        source, target = src.dtype.scalar, dst_type.scalar
-        if tl.bfloat16 not in (source, target) or source == target:
-            return super().cast_impl(src, dst_type)
-        data = bfloat16_to_float32(src.data) if source == tl.bfloat16 else src.data
-        if target == tl.bfloat16:
-            return TensorHandle(float32_to_bfloat16(data.astype(np.float32)), tl.bfloat16)
-        return TensorHandle(data.astype(memory.dtype_of(target)), target)
+        source, target, data = src.dtype.scalar, dst_type.scalar, collapse(src.data)
+        if source == tl.bfloat16 and target != tl.bfloat16:
+            data = bfloat16_to_float32(data)
+        if target == tl.bfloat16 and source != tl.bfloat16:
+            data = float32_to_bfloat16(data.astype(np.float32))
+        return TensorHandle(expand(data.astype(memory.dtype_of(target)), src.data.shape), target)
 
     def get_bf16(self, value: float) -> TensorHandle:
         return self.cast_impl(self.get_fp32(value), tl.bfloat16)
 
     def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *precision: Any) -> TensorHandle:
-        a, b = (self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))
         return plain(multiply(a, b, d), multiply, a, b, d)
 
     def create_splat(self, ret_ty: Any, arg: TensorHandle) -> TensorHandle:
@@ -98,13 +99,14 @@ class Builder(InterpreterBuilder):
 
     def create_addptr(self, ptr: TensorHandle, offset: TensorHandle) -> TensorHandle:
         step = np.uint64(max(1, ptr.get_element_ty().primitive_bitwidth // 8))
-        if not isinstance(ptr, Loaded) and not isinstance(offset, Loaded):
+        shape = broadcast(shape_of(ptr), shape_of(offset))
+        if len(shape) == 2 and not isinstance(ptr, Loaded) and not isinstance(offset, Loaded):
             parts, steps = split(ptr), split(offset)
-            if parts and steps and len(shape_of(ptr)) == 2:
+            if parts and steps:
                 sums = (part + by.astype(np.uint64) * step for part, by in zip(parts, steps, strict=True))
-                return Outer(*sums, shape_of(ptr), ptr.dtype)
+                return Outer(*sums, shape, ptr.dtype)
         address = collapse(ptr.data) + collapse(offset.data).astype(np.uint64) * step
-        return TensorHandle(expand(address, ptr.data.shape), ptr.dtype)
+        return TensorHandle(expand(address, shape), ptr.dtype)
 
     def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> TensorHandle:
         outer = self._outer(lhs, rhs, op)
@@ -112,12 +114,12 @@ class Builder(InterpreterBuilder):
             return outer
         if op in FLOATING and lhs.data.dtype == rhs.data.dtype and lhs.data.dtype.kind == "f":
             return plain(elementwise(op, lhs, rhs), elementwise, op, lhs, rhs)
-        shape = np.broadcast_shapes(lhs.data.shape, rhs.data.shape)
-        lhs, rhs = (TensorHandle(collapse(t.data), t.dtype) for t in (lhs, rhs))
-        if op in BITWISE and lhs.data.dtype == rhs.data.dtype == np.bool_:  # Triton's way takes four passes
-            return TensorHandle(expand(op(lhs.data, rhs.data), shape), tl.int1)
-        out = super().binary_op(lhs, rhs, op)
-        return TensorHandle(expand(out.data, shape), out.dtype)
+        shape = broadcast(lhs.data.shape, rhs.data.shape)
+        left, right = collapse(lhs.data), collapse(rhs.data)
+        if left.dtype != right.dtype or (left.dtype == np.bool_ and op not in BITWISE):
+            out = super().binary_op(TensorHandle(left, lhs.dtype), TensorHandle(right, rhs.dtype), op)
+            return TensorHandle(expand(out.data, shape), out.dtype)
+        return TensorHandle(expand(op(left, right), shape), lhs.dtype.scalar)
 
     def unary_op(self, arg: TensorHandle, op: Callable) -> TensorHandle:
         return plain(elementwise(op, arg), elementwise, op, arg)
@@ -125,11 +127,13 @@ class Builder(InterpreterBuilder):
     @staticmethod
     def _outer(lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> Outer | None:
         """What rows and columns make, if both operands are such, and it neither overflows nor comes from memory."""
-        shape = shape_of(lhs)
-        if len(shape) != 2 or shape != shape_of(rhs) or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
-            return None
         kind = lhs.dtype.scalar
-        if kind != rhs.dtype.scalar or not (op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()):
+        if kind != rhs.dtype.scalar or not (
+            op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()
+        ):
+            return None
+        shape = broadcast(shape_of(lhs), shape_of(rhs))
+        if len(shape) != 2 or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
             return None
         left, right = split(lhs), split(rhs)
         if left is None or right is None:
@@ -137,7 +141,12 @@ class Builder(InterpreterBuilder):
         rows, columns = (op(a, b) for a, b in zip(left, right, strict=True))
         if kind != tl.int1:
             limits = np.iinfo(rows.dtype)
-            if not limits.min <= int(rows.min()) + int(columns.min()) <= int(rows.max()) + int(columns.max()) <= limits.max:
+            if (
+                not limits.min
+                <= int(rows.min()) + int(columns.min())
+                <= int(rows.max()) + int(columns.max())
+                <= limits.max
+            ):
                 return None
         return Outer(rows, columns, shape, kind)
 

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import triton.language as tl
 from triton.language import core  # noqa: F401  (the interpreter patches the language modules that it finds here)
 from triton.runtime import interpreter
@@ -14,7 +15,9 @@ from triton.runtime.interpreter import InterpretedFunction, ReduceOps, TensorHan
 from triton.runtime.jit import JITFunction
 
 from tritonconv.interpreter import recording
+from tritonconv.interpreter.arrays import collapse, split
 from tritonconv.interpreter.builder import numpy_builder
+from tritonconv.interpreter.memory import dtype_of
 
 
 @functools.cache
@@ -50,8 +53,13 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         interpreter.interpreter_builder = original
     patches = {(id(owner), name): (owner, name, getattr(owner, name)) for owner, name, _ in scope._changes}
     scope.restore()
+    operators = [
+        (tl.tensor, name, _operator(name, *creates, patches[id(tl.tensor), name][2]))
+        for name, creates in OPERATORS.items()
+    ]
     return [
         *patches.values(),
+        *operators,
         (tl.tensor, "__init__", _init_tensor),
         (tl.block_type, "__init__", _init_block_type),
         (tl.tensor, "__index__", lambda self: int(self.handle.data.item())),
@@ -87,6 +95,85 @@ def _init_block_type(self: tl.block_type, element_ty: tl.dtype, shape: list) -> 
         _block_type_attributes[key] = dict(vars(self))
     else:
         vars(self).update(known)
+
+
+# An operator by what the builder calls it for integers and for floating dtypes, if it has a name for them.
+OPERATORS: dict[str, tuple[str | None, str | None]] = {
+    **{f"__{name}__": (f"create_{name}", f"create_f{name}") for name in ("add", "sub", "mul")},
+    **{f"__r{name}__": (f"create_{name}", f"create_f{name}") for name in ("add", "sub", "mul")},
+    **{
+        f"__{name}__": (f"create_icmpS{name.upper()}", f"create_fcmpO{name.upper()}")
+        for name in ("lt", "le", "gt", "ge")
+    },
+    **{"__eq__": ("create_icmpEQ", "create_fcmpOEQ"), "__ne__": ("create_icmpNE", "create_fcmpUNE")},
+    **{"__floordiv__": ("create_sdiv", None), "__mod__": ("create_srem", None)},
+    **{"__and__": ("create_and", None), "__or__": ("create_or", None)},
+}
+_INTEGERS, _FLOATING = ("int32", "int64"), ("fp32", "fp64")
+
+
+def _operator(name: str, integer: str | None, floating: str | None, original: Callable) -> Callable:
+    """The operator, without Triton's way to it, of operands that have one dtype and one rank, or of one and a number.
+
+    That way takes ten times as long as the operation on an index vector: it works out the types that they have, and
+    broadcasts first.
+    """
+    swapped = name.startswith("__r")
+    compares = name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__")
+    kinds = {
+        **dict.fromkeys(_INTEGERS if integer else (), integer),
+        **dict.fromkeys(_FLOATING if floating else (), floating),
+        **dict.fromkeys(("int1",) if name in ("__and__", "__or__") else (), integer),
+    }
+    checked = name.strip("_r") if name.strip("_r") in ("add", "sub", "mul") else None
+
+    def operate(self: tl.tensor, other: Any) -> tl.tensor:
+        kind = self.dtype
+        create = "create_addptr" if name == "__add__" and kind.is_ptr() else kinds.get(kind.name)
+        right = _operand(other, self) if create is not None else None
+        if right is None:
+            return original(self, other)
+        left, right = (right, self.handle) if swapped else (self.handle, right)
+        if checked and kind.name == "int32" and numpy_builder.options.sanitize_overflow:
+            if isinstance(left, recording.Loaded) or isinstance(right, recording.Loaded):
+                return original(self, other)
+            _require_int32(checked, left, right)
+        handle = getattr(numpy_builder, create)(left, right)
+        shape = self.type.shape if self.type.is_block() else ()
+        if isinstance(other, tl.tensor) and other.type.is_block() and other.type.shape != shape:
+            shape = np.broadcast_shapes(shape, other.type.shape)
+        result = tl.int1 if compares else kind
+        return tl.tensor(handle, tl.block_type(result, [*shape]) if shape else result)
+
+    return operate
+
+
+def _operand(other: Any, beside: tl.tensor) -> TensorHandle | None:
+    """Its handle, if it has the dtype of the tensor beside it and the rank, or none; or a number of that kind."""
+    kind = "int32" if beside.dtype.is_ptr() else beside.dtype.name
+    if isinstance(other, tl.tensor):
+        ranks = [len(t.type.shape) if t.type.is_block() else 0 for t in (beside, other)]
+        alike = other.dtype.name in _INTEGERS if beside.dtype.is_ptr() else other.dtype.name == kind
+        return other.handle if alike and (ranks[0] == ranks[1] or 0 in ranks) else None
+    value = other.value if isinstance(other, tl.constexpr) else other
+    if (type(value) is int and kind in _INTEGERS and -(2**31) <= value < 2**31) or (
+        type(value) in (int, float) and kind in _FLOATING
+    ):
+        dtype = tl.int32 if beside.dtype.is_ptr() else beside.dtype
+        return TensorHandle(np.array([value], dtype_of(dtype)), dtype)
+    return None
+
+
+def _require_int32(name: str, left: TensorHandle, right: TensorHandle) -> None:
+    """Raises what Triton's check does."""
+    operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
+    parts = (split(left), split(right)) if name != "mul" else (None, None)
+    if parts[0] and parts[1]:  # of rows and of columns, the extremes add up
+        exact = [operate(a.astype(np.int64), b.astype(np.int64)) for a, b in zip(*parts, strict=True)]
+    else:
+        exact = [operate(collapse(left.data).astype(np.int64), collapse(right.data).astype(np.int64))]
+    if sum(e.max() for e in exact) >= 2**31 or sum(e.min() for e in exact) < -(2**31):
+        raise AssertionError(f"int32 overflow detected for operation {name}")
 
 
 _missing = object()

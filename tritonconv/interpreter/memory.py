@@ -131,7 +131,9 @@ def _in_boxes(
 
 def _gaps(part: tuple[np.ndarray, np.ndarray], places: Places) -> list[Gap]:
     """What is left of a tile, if that is few boxes: a quarter of what a fill of the whole tile is worth."""
-    missing = [np.setdiff1d(np.arange(n), held, assume_unique=True) for held, n in zip(part, places.loaded, strict=True)]
+    missing = [
+        np.setdiff1d(np.arange(n), held, assume_unique=True) for held, n in zip(part, places.loaded, strict=True)
+    ]
     everywhere = np.arange(places.loaded[1])
     found: list[Gap] = []
     for rows, columns in ((missing[0], everywhere), (part[0], missing[1])):
@@ -203,11 +205,12 @@ def load(tensors: list[np.ndarray], places: Places, other: TensorHandle) -> Tens
     else:
         values = allocate(places.loaded, dtype, places.by_columns)
         flat = values.T if places.by_columns else values
-        if not places.full and not places.gaps:
+        if not places.full and (outside.ndim or not places.gaps):
             np.copyto(values, outside)
-        for shape, by_rows, by_columns in places.gaps:
-            offset, strides = by_columns if places.by_columns else by_rows
-            np.ndarray(shape, dtype, flat, offset, strides).fill(outside)
+        elif not places.full:
+            for shape, by_rows, by_columns in places.gaps:
+                offset, strides = by_columns if places.by_columns else by_rows
+                np.ndarray(shape, dtype, flat, offset, strides).fill(outside)
         for box in places.boxes:
             offset, strides = box.by_columns if places.by_columns else box.by_rows
             source = np.ndarray(box.shape, dtype, memory, box.address, box.strides)
@@ -223,7 +226,7 @@ def store(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> Non
         return
     memory, data = _memory(tensors, places), value.data
     if places.index is not None:
-        memory.view(places.dtype)[places.index] = data if places.mask is None else data.take(places.mask)
+        memory.view(places.dtype)[places.index] = data.reshape(-1) if places.mask is None else data.take(places.mask)
         return
     by_columns = lies_by_columns(data)
     flat = data.T if by_columns else np.ascontiguousarray(data)
