@@ -115,7 +115,7 @@ def measure_training(work: str, options: list[str]) -> Measured:
                 )
             accuracy.append(json.loads((Path(out) / "metrics.json").read_text())["test_accuracy"])
         seconds.append(took)
-    return Measured(work, torch.get_num_threads(), *seconds, accuracy=accuracy)
+    return Measured(work, torch.get_num_threads(), seconds[0], seconds[1], accuracy=accuracy)
 
 
 def table(measured: Sequence[Measured]) -> str:

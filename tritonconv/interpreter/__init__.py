@@ -45,6 +45,7 @@ def interpret(fn: Callable, constants: set[str], arguments: dict[str, Any], grid
         record = _records.get(key)
         if record is not None:
             _records.move_to_end(key)
+            recording.active = None
             record.replay(memory.tensors)
         else:
             number = itertools.count()

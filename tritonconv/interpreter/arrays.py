@@ -41,11 +41,12 @@ def lies_by_columns(data: np.ndarray) -> bool:
 
 
 class Outer(TensorHandle):
-    """A tile (M, K) made of rows (M,) and columns (K,), of length 1 where it does not change: as long as nobody looks at
-    the tile, it is not worked out. Addresses and offsets are sums of the two, a mask holds where both do."""
+    """A tile (M, K) made of rows (M,) and columns (K,), of length 1 where it does not change along them. Addresses and
+    offsets are sums of the two, a mask holds where both do. It is worked out when somebody looks at it."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], dtype: tl.dtype) -> None:
-        self.rows, self.columns, self.shape, self.dtype, self.attr = rows, columns, shape, dtype, {}
+        self.rows, self.columns, self.shape, self.dtype = rows, columns, shape, dtype
+        self.attr: dict = {}
 
     @property  # type: ignore[override]
     def data(self) -> np.ndarray:
@@ -60,7 +61,7 @@ def shape_of(tile: TensorHandle) -> tuple[int, ...]:
 
 
 def split(tile: TensorHandle) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows and columns as in `Outer`, also of what is one of them; a tile of one axis is rows. None if it has neither."""
+    """Rows and columns as in `Outer`, also of what is one of them: a tile of one axis is rows. None of another tile."""
     if isinstance(tile, Outer):
         return tile.rows, tile.columns
     data = collapse(tile.data)

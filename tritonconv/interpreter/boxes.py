@@ -10,7 +10,7 @@ ELEMENTS = 4000  # a gather of so many takes about as long as one box more
 
 
 class Run(NamedTuple):
-    """Places of a vector, and their addresses, that advance together: an axis each (count, step, bytes), inner first."""
+    """Places of a vector, and their addresses, that advance together: an axis is (count, step, bytes), inner first."""
 
     place: int
     address: int
@@ -18,7 +18,7 @@ class Run(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Part of a tile (M, K), and the memory that it is: arrays of one shape, in bytes of a tile by rows or by columns."""
+    """Part of a tile (M, K), and the memory that it is: arrays of one shape. Offsets and strides are in bytes."""
 
     shape: tuple[int, ...]
     address: int
@@ -47,17 +47,18 @@ class Places(NamedTuple):
     by_columns: bool = False  # memory does: a loaded tile is put in Fortran order
     boxes: tuple[Box, ...] = ()
     gaps: tuple[Gap, ...] = ()  # all that the mask leaves out; if there are none, it may be anything
-    index: np.ndarray | None = None  # in elements: of the tile to load, 0 where masked; or of what the mask leaves
+    at: np.ndarray | None = None  # in elements: of the tile to load, 0 where masked; or of what the mask leaves
     mask: np.ndarray | None = None  # of the tile to load, all bits where it holds; or the places in the tile it leaves
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.index, self.mask) if array is not None) + 200 * len(self.boxes)
+        return sum(array.nbytes for array in (self.at, self.mask) if array is not None) + 200 * len(self.boxes)
 
 
 def runs(places: np.ndarray, addresses: np.ndarray) -> list[Run]:
     """All places in as few runs as one pass an axis finds."""
-    counts, steps = np.empty((0, len(places)), np.int64), []
+    counts = np.empty((0, len(places)), np.int64)
+    steps: list[tuple[int, int]] = []
     while len(places) > 1 and len(steps) < DEPTH:
         place, address = np.diff(places), np.diff(addresses)
         alike = (counts[:, 1:] == counts[:, :-1]).all(0)

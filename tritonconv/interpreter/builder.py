@@ -59,20 +59,27 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
     if adds and out is None:
         np.copyto(product, d.data)
     left, right, into = map(torch.from_numpy, (x, y, product))
-    multiply_add = torch.addmm if adds else lambda _, *pair, out: torch.mm(*pair, out=out)
     # in parts that depend on the sizes alone, so that threads do not change bits
-    longer = 0 if len(x) >= y.shape[1] else 1
-    parts = [(into, left, right)]
-    if count := x.size * y.shape[1] // PART:
-        step = -(-into.shape[longer] // count)
-        lefts = left.split(step) if longer == 0 else itertools.repeat(left)
-        rights = right.split(step, 1) if longer == 1 else itertools.repeat(right)
-        parts = [*zip(into.split(step, longer), lefts, rights, strict=False)]
-    threads.run(lambda part: multiply_add(*part, out=part[0]), parts)  # with `out=`, autocast leaves it alone
+    count = max(1, x.size * y.shape[1] // PART)
+    if len(x) >= y.shape[1]:
+        parts = zip(into.chunk(count), left.chunk(count), itertools.repeat(right), strict=False)
+    else:
+        parts = zip(into.chunk(count, 1), itertools.repeat(left), right.chunk(count, 1), strict=False)
+    threads.run(_add_product if adds else _put_product, parts)
     return TensorHandle(product, d.dtype.scalar)
 
 
 multiply.reused = (2,)  # type: ignore[attr-defined]
+
+
+def _add_product(part: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    into, left, right = part
+    torch.addmm(into, left, right, out=into)  # with `out=`, autocast leaves it alone
+
+
+def _put_product(part: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    into, left, right = part
+    torch.mm(left, right, out=into)
 
 
 class Builder(InterpreterBuilder):
@@ -104,7 +111,7 @@ class Builder(InterpreterBuilder):
             parts, steps = split(ptr), split(offset)
             if parts and steps:
                 sums = (part + by.astype(np.uint64) * step for part, by in zip(parts, steps, strict=True))
-                return Outer(*sums, shape, ptr.dtype)
+                return Outer(next(sums), next(sums), shape, ptr.dtype)
         address = collapse(ptr.data) + collapse(offset.data).astype(np.uint64) * step
         return TensorHandle(expand(address, shape), ptr.dtype)
 
@@ -128,9 +135,8 @@ class Builder(InterpreterBuilder):
     def _outer(lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> Outer | None:
         """What rows and columns make, if both operands are such, and it neither overflows nor comes from memory."""
         kind = lhs.dtype.scalar
-        if kind != rhs.dtype.scalar or not (
-            op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()
-        ):
+        combines = op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()
+        if kind != rhs.dtype.scalar or not combines:
             return None
         shape = broadcast(shape_of(lhs), shape_of(rhs))
         if len(shape) != 2 or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
@@ -140,13 +146,8 @@ class Builder(InterpreterBuilder):
             return None
         rows, columns = (op(a, b) for a, b in zip(left, right, strict=True))
         if kind != tl.int1:
-            limits = np.iinfo(rows.dtype)
-            if (
-                not limits.min
-                <= int(rows.min()) + int(columns.min())
-                <= int(rows.max()) + int(columns.max())
-                <= limits.max
-            ):
+            limits, smallest, largest = np.iinfo(rows.dtype), (rows.min(), columns.min()), (rows.max(), columns.max())
+            if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:
                 return None
         return Outer(rows, columns, shape, kind)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,7 +68,14 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         (tl.core, "reduce", _reduce),
         (JITFunction, "__call__", _call_interpreted),
         (interpreter.interpreter_semantic, "builder", numpy_builder),
+        # a tile may have any sides here: those of the problem, so that nothing is masked out
+        (interpreter.interpreter_semantic, "arange", _arange),
+        (tl.core, "validate_block_shape", math.prod),
     ]
+
+
+def _arange(start: int, end: int) -> tl.tensor:
+    return tl.tensor(numpy_builder.create_make_range(None, start, end), tl.block_type(tl.int32, [end - start]))
 
 
 # The interpreter makes tens of thousands of short-lived tensors and types of a few kinds: what their constructors work
@@ -130,8 +138,8 @@ def _operator(name: str, integer: str | None, floating: str | None, original: Ca
     def operate(self: tl.tensor, other: Any) -> tl.tensor:
         kind = self.dtype
         create = "create_addptr" if name == "__add__" and kind.is_ptr() else kinds.get(kind.name)
-        right = _operand(other, self) if create is not None else None
-        if right is None:
+        right = None if create is None else _operand(other, self)
+        if create is None or right is None:
             return original(self, other)
         left, right = (right, self.handle) if swapped else (self.handle, right)
         if checked and kind.name == "int32" and numpy_builder.options.sanitize_overflow:
@@ -167,11 +175,11 @@ def _operand(other: Any, beside: tl.tensor) -> TensorHandle | None:
 def _require_int32(name: str, left: TensorHandle, right: TensorHandle) -> None:
     """Raises what Triton's check does."""
     operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
-    parts = (split(left), split(right)) if name != "mul" else (None, None)
-    if parts[0] and parts[1]:  # of rows and of columns, the extremes add up
-        exact = [operate(a.astype(np.int64), b.astype(np.int64)) for a, b in zip(*parts, strict=True)]
-    else:
-        exact = [operate(collapse(left.data).astype(np.int64), collapse(right.data).astype(np.int64))]
+    parts, others = split(left), split(right)
+    if name == "mul" or parts is None or others is None:
+        parts, others = (collapse(left.data),), (collapse(right.data),)  # type: ignore[assignment]
+    # of rows and of columns, the extremes add up
+    exact = [operate(a.astype(np.int64), b.astype(np.int64)) for a, b in zip(parts, others, strict=True)]
     if sum(e.max() for e in exact) >= 2**31 or sum(e.min() for e in exact) < -(2**31):
         raise AssertionError(f"int32 overflow detected for operation {name}")
 

@@ -180,7 +180,7 @@ def _at_index(
         index, known = index[valid], None if full else np.flatnonzero(valid)
     end = (int(index.max()) + 1) * itemsize
     _require_inside(tensors, tensor, 0, end)
-    return places._replace(tensor=tensor, end=end, full=full, index=index.astype(np.int64), mask=known)
+    return places._replace(tensor=tensor, end=end, full=full, at=index.astype(np.int64), mask=known)
 
 
 def _memory(tensors: list[np.ndarray], places: Places) -> np.ndarray:
@@ -195,8 +195,8 @@ def load(tensors: list[np.ndarray], places: Places, other: TensorHandle) -> Tens
     if not places.full:
         outside = collapse(outside)
         outside = outside.reshape(()) if outside.size == 1 else other.data.reshape(places.loaded)
-    if places.index is not None:
-        values = memory.view(dtype).take(places.index)
+    if places.at is not None:
+        values = memory.view(dtype).take(places.at)
         if places.mask is not None:  # by bits: numpy takes a branch for each element of a mask
             bits, outside = values.view(f"i{dtype.itemsize}"), outside.view(f"i{dtype.itemsize}")
             bits &= places.mask
@@ -225,8 +225,8 @@ def store(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> Non
     if places.end == 0:
         return
     memory, data = _memory(tensors, places), value.data
-    if places.index is not None:
-        memory.view(places.dtype)[places.index] = data.reshape(-1) if places.mask is None else data.take(places.mask)
+    if places.at is not None:
+        memory.view(places.dtype)[places.at] = data.reshape(-1) if places.mask is None else data.take(places.mask)
         return
     by_columns = lies_by_columns(data)
     flat = data.T if by_columns else np.ascontiguousarray(data)
@@ -240,4 +240,4 @@ def maximum(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> N
     """Store the larger of what is there and the value; one place may be there several times."""
     if places.end:
         values = value.data if places.mask is None else value.data.take(places.mask)
-        np.maximum.at(_memory(tensors, places).view(places.dtype), places.index, values.reshape(-1))
+        np.maximum.at(_memory(tensors, places).view(places.dtype), places.at, values.reshape(-1))  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +33,7 @@ class Instruction:
 
 @dataclasses.dataclass
 class Program:
-    """A program of the grid: what it did, and the array that each register's memory belongs to (None: to a constant)."""
+    """A program of the grid: what it did, and whose memory each register's is: a number for each, None a constant's."""
 
     instructions: list[Instruction] = dataclasses.field(default_factory=list)
     owners: list[int | None] = dataclasses.field(default_factory=lambda: [None] * FIRST)
@@ -105,7 +107,9 @@ class Recorder:
         self.busy = False  # inside a call of the builder, which may call itself
         self.programs: list[Program] = []
         self.constants: dict[int, np.ndarray | Places] = {}
-        self.fixed: set[int] = set()  # arrays whose memory constants lie in
+        self.owners: dict[int, tuple[weakref.ref, int]] = {}  # of arrays that others are views of
+        self.numbers = itertools.count()
+        self.fixed: set[int] = set()  # those of constants
         self.size = 0
         self.apart = True
         self.plain: tuple[Callable, tuple, Any] | None = None
@@ -150,7 +154,7 @@ class Recorder:
                 self.constants[id(array)] = array
                 self.size += array.nbytes if isinstance(array, Places) else collapse(array).nbytes
                 if isinstance(array, np.ndarray):
-                    self.fixed.add(_owner(array))
+                    self.fixed.add(self._owner(array))
         step = Instruction(function, constants, inputs, NOTHING, [])
         program.instructions.append(step)
         if result is not None:
@@ -159,10 +163,19 @@ class Recorder:
                 step.alike = [i for i, _ in inputs if i in reused and _lies_as(vars(args[i])["data"], data)]
             result.__class__, step.output = Loaded, len(program.owners)
             result.register = step.output  # type: ignore[attr-defined]
-            owner = _owner(data)
+            owner = self._owner(data)
             program.owners.append(None if owner in self.fixed else owner)
         if self.size > self.limit:
             self.give_up()
+
+    def _owner(self, array: np.ndarray) -> int:
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        known, number = self.owners.get(id(array), (None, 0))
+        if known is None or known() is not array:
+            number = next(self.numbers)
+            self.owners[id(array)] = weakref.ref(array), number
+        return number
 
     def record(self) -> Record | None:
         """What was noted, or None if it cannot be replayed."""
@@ -171,12 +184,6 @@ class Recorder:
         for program in self.programs:
             program.finish()
         return Record([p for p in self.programs if p.instructions], self.size, self.apart)
-
-
-def _owner(array: np.ndarray) -> int:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return id(array)
 
 
 def _lies_as(array: np.ndarray, other: np.ndarray) -> bool:

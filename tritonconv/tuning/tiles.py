@@ -7,6 +7,7 @@ interpreter pays for each operation of each program and wants few programs with 
 from collections.abc import Callable
 
 import torch
+import triton
 from triton import next_power_of_2
 
 from tritonconv.tuning.device import architecture, dot_precision
@@ -51,13 +52,17 @@ def _block(size: int, least: int, most: int) -> int:
 # --- the interpreter ---
 
 
+def _even(size: int, most: int) -> int:
+    """The side of equal blocks of at most so many: any side will do here, so that a block has no empty rest."""
+    return triton.cdiv(size, triton.cdiv(size, most)) if size > 0 else 1
+
+
 def _interpreter_rows(rows: int, *columns: int) -> int:
-    return _block(rows, 1, max(1, INTERPRETER_TILE // max(columns)))
+    return _even(rows, max(1, INTERPRETER_TILE // max(columns)))
 
 
 def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int, taps: int, flatten: bool) -> Tile:
-    BLOCK_N = _block(columns, 1, 512)
-    BLOCK_K = _block(channels * taps if flatten else channels, 1, 256)
+    BLOCK_N, BLOCK_K = _even(columns, 512), _even(channels * taps if flatten else channels, 256)
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
@@ -73,17 +78,14 @@ def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
 
 
 def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    # a tap at a time loads dy once a tap; all taps at once computes 2-D masks: whichever touches fewer elements
-    flatten = 1.5 * next_power_of_2(taps * C_in) + C_out < taps * (next_power_of_2(C_in) + C_out)
-    because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: that touches fewer elements")
-    BLOCK_M = _block(C_out, 1, 512)
-    BLOCK_N = _block(C_in * taps if flatten else C_in, 1, 1024)
+    flatten = _flatten_taps(C_in)
+    BLOCK_M, BLOCK_N = _even(C_out, 512), _even(C_in * taps if flatten else C_in, 1024)
     BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
     return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
 def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
-    BLOCK_N = _block(channels, 1, 256)
+    BLOCK_N = _even(channels, 1024)
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
 
 
