@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import triton.language as tl
 from triton._C.libtriton.ir import ATOMIC_OP
-from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tritonconv.interpreter import memory, threads
 from tritonconv.interpreter.arrays import (
@@ -166,8 +166,9 @@ class Builder(InterpreterBuilder):
             out = ((x ^ y) & np.negative(take, dtype=bits)) ^ y
         return TensorHandle(expand(out.view(a.data.dtype), shape), a.dtype.scalar)
 
-    def create_reduce(self, value: TensorHandle, kind: Any, reduce: ReduceOps) -> TensorHandle:
-        return reduce.apply(tl.tensor(value, kind)).handle
+    def create_reduce(self, value: TensorHandle, fold: Callable, axis: int, keep_dims: bool) -> TensorHandle:
+        data = fold(value.data, axis=axis, keepdims=keep_dims)
+        return TensorHandle(np.atleast_1d(data).astype(value.data.dtype, copy=False), value.dtype.scalar)
 
     def create_load(self, ptr: TensorHandle, *_: Any) -> TensorHandle:
         return self.create_masked_load(ptr, _everywhere(ptr), None)

@@ -30,15 +30,21 @@ def _call_interpreted(self: JITFunction, *args: Any, **kwargs: Any) -> Any:
     return rewritten(self.fn)(*args, **kwargs)
 
 
+_FOLDS = (
+    (tl.standard._sum_combine, np.sum),
+    (tl.standard._elementwise_max, np.nanmax),
+    (tl.standard._elementwise_min, np.nanmin),
+)
+
+
 def _reduce(value: Any, axis: Any, combine_fn: Any, keep_dims: bool = False, **_: Any) -> Any:
-    """tl.reduce: of one tensor along one axis by the interpreter's fast ways, which can be recorded."""
-    reduce = ReduceOps(axis, combine_fn, keep_dims)
-    fast = combine_fn in (tl.standard._sum_combine, tl.standard._elementwise_max, tl.standard._elementwise_min)
-    if recording.active is None or isinstance(value, tuple) or axis is None or not fast:
+    """tl.reduce: of one tensor along one axis by a sum or an extreme as an operation of the builder."""
+    fold = next((fold for combine, fold in _FOLDS if combine is combine_fn), None)
+    if isinstance(value, tuple) or axis is None or fold is None:
         if recording.active is not None:
             recording.active.give_up()
-        return reduce.apply(value)
-    handle = numpy_builder.create_reduce(value.handle, value.type, reduce)
+        return ReduceOps(axis, combine_fn, keep_dims).apply(value)
+    handle = numpy_builder.create_reduce(value.handle, fold, axis, keep_dims)
     shape = list(vars(handle)["data"].shape)
     return tl.tensor(handle, tl.block_type(value.dtype, shape) if keep_dims or len(value.shape) > 1 else value.dtype)
 

@@ -14,7 +14,7 @@ from tritonconv.tuning.device import architecture, dot_precision
 from tritonconv.tuning.reasons import Tile, because
 
 # Elements of the largest tile in the interpreter; Triton allows 2**20.
-INTERPRETER_TILE = 2**17
+INTERPRETER_TILE = 2**18
 # Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
 FLATTEN_BELOW = 16
 # Operators on tiles of pixels × channels, and on plain runs of elements.
