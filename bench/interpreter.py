@@ -36,12 +36,12 @@ Shape = tuple[int, ...]
 # what is trained for a step, by name: a network and the shape of its input
 STEPS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "mnist-cnn3, batch 64": (mnist_cnn3, (64, 1, 28, 28)),
-    "ResNet-18, 224²": (NETWORKS["ResNet-18"], (1, 3, 224, 224)),
-    "U-Net, 128²": (NETWORKS["U-Net"], (1, 3, 128, 128)),
-    "MobileNetV2, 224²": (NETWORKS["MobileNetV2"], (1, 3, 224, 224)),
-    "max pooling 2×2, 32 channels, 28², batch 64": (lambda: nn.MaxPool2d(2), (64, 32, 28, 28)),
-    "max pooling 3×3 stride 2, 64 channels, 112²": (lambda: nn.MaxPool2d(3, 2, 1), (1, 64, 112, 112)),
-    "average pooling 3×3 stride 2, 64 channels, 112²": (lambda: nn.AvgPool2d(3, 2, 1), (1, 64, 112, 112)),
+    "ResNet-18, 224x224": (NETWORKS["ResNet-18"], (1, 3, 224, 224)),
+    "U-Net, 128x128": (NETWORKS["U-Net"], (1, 3, 128, 128)),
+    "MobileNetV2, 224x224": (NETWORKS["MobileNetV2"], (1, 3, 224, 224)),
+    "max pooling 2x2, 32 channels, 28x28, batch 64": (lambda: nn.MaxPool2d(2), (64, 32, 28, 28)),
+    "max pooling 3x3 stride 2, 64 channels, 112x112": (lambda: nn.MaxPool2d(3, 2, 1), (1, 64, 112, 112)),
+    "average pooling 3x3 stride 2, 64 channels, 112x112": (lambda: nn.AvgPool2d(3, 2, 1), (1, 64, 112, 112)),
 }
 
 
@@ -119,7 +119,7 @@ def measure_training(work: str, options: list[str]) -> Measured:
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """Markdown, a line for each work and number of threads."""
+    """Markdown, a line for each work and each number of threads."""
     return tables.grid(
         [
             {
@@ -127,7 +127,7 @@ def table(measured: Sequence[Measured]) -> str:
                 "threads": m.threads,
                 "ours, s": _seconds(m.ours),
                 "torch, s": _seconds(m.torchs),
-                "ours is": f"{m.ratio:.2g}× slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}× faster",
+                "ours is": f"{m.ratio:.2g}x slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}x faster",
                 "first call, s": m.first,
                 "test accuracy, ours and torch": None if m.accuracy is None else "{:.2%}, {:.2%}".format(*m.accuracy),
             }

@@ -514,8 +514,7 @@ def test_a_full_disk_is_one_line_that_names_the_option(module, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(codegen, "rows_for", lambda *_: [])
-    measured = [interpreter_bench.Measured("step", by, [1.0]) for by in (interpreter_bench.OWN, interpreter_bench.GPUS)]
-    monkeypatch.setattr(interpreter_bench, "measure_step", lambda *_: measured)
+    monkeypatch.setattr(interpreter_bench, "measure_step", lambda *_: MEASURED)
     monkeypatch.setattr(interpreter_bench, "table", str)
     arguments = ["--quick", "--only", "maxpool-2x2", "--mode", "forward"] if module is bench else []
     with pytest.raises(SystemExit) as exit:
@@ -578,25 +577,41 @@ def test_the_gpus_branch_with_the_device_faked(tmp_path, monkeypatch, capsys):
 # --- the interpreter's bench ---
 
 
+MEASURED = interpreter_bench.Measured("a step", 2, [0.3, 0.1, 0.2], [0.1, 0.1, 0.1], first=1.0)
+
+
 @cpu_only
 def test_the_interpreters_bench(tmp_path, capsys):
-    """Each tile table and torch in one run, in the table and in the JSON."""
-    interpreter_bench.main(["--batch-size", "1", "--steps", "2", "--json", str(tmp_path / "run.json")])
+    """Ours and torch's in turn, on one thread and on as many as torch has, in the table and in the JSON."""
+    chosen = ["--only", "max pooling 3x3"]
+    interpreter_bench.main([*chosen, "--repeats", "2", "--json", str(tmp_path / "run.json")])
     data = json.loads((tmp_path / "run.json").read_text())
-    assert {"gpu", "cpu", "torch", "triton", "commit", "date", "torch's threads"} <= data["conditions"].keys()
-    step = {row["by"]: row["seconds"] for row in data["rows"] if row["work"] == "one training step, batch 1"}
-    assert {by: len(seconds) for by, seconds in step.items()} == dict.fromkeys(
-        (interpreter_bench.OWN, interpreter_bench.GPUS, interpreter_bench.TORCH), 2
-    )
-    assert "times as fast as GPU tiles" in capsys.readouterr().out
+    assert {"gpu", "cpu", "torch", "triton", "commit", "date"} <= data["conditions"].keys()
+    assert [row["threads"] for row in data["rows"]] == sorted({1, torch.get_num_threads()})
+    for row in data["rows"]:
+        assert "max pooling 3x3" in row["work"] and len(row["ours"]) == len(row["torchs"]) == 2 and row["first"] > 0
+    assert "x slower" in capsys.readouterr().out
+
+
+def test_the_interpreters_steps_train():
+    """Ours and torch's are the same network from the same weights, and one step changes them."""
+    for convert in (True, False):
+        step = interpreter_bench.training_step(convert, lambda: torch.nn.Conv2d(1, 2, 3), (2, 1, 5, 5))
+        cells = dict(zip(step.__code__.co_freevars, (cell.cell_contents for cell in step.__closure__), strict=True))
+        before = [p.detach().clone() for p in cells["model"].parameters()]
+        step()
+        assert all((p != b).any() for p, b in zip(cells["model"].parameters(), before, strict=True))
+        ours = "tritonconv" in type(cells["model"][0]).__module__
+        assert ours == convert
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stpe"], "'stpe' is not step, epoch or example"),
+        (["stpe"], "'stpe' is not steps, epoch or example"),
+        (["--only", "AlexNet"], "--only 'AlexNet' is in no name: mnist-cnn3, batch 64; "),
         (["epoch"], "epoch needs --data-dir"),
-        (["--steps", "0"], "--steps must be at least 1"),
+        (["--repeats", "0"], "--repeats must be at least 1, but got 0"),
     ],
 )
 def test_the_interpreters_bench_says_what_is_wrong(arguments, message, capsys):
@@ -606,21 +621,16 @@ def test_the_interpreters_bench_says_what_is_wrong(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_what_would_take_hours_is_called_an_estimate():
-    rows = [
-        interpreter_bench.Measured("epoch", interpreter_bench.OWN, [10.0, 30.0, 20.0], 0.99),
-        interpreter_bench.Measured("epoch", interpreter_bench.GPUS, [400.0], note="estimated: 4 steps of 100 s"),
-    ]
-    ours, gpus = interpreter_bench.table(rows).splitlines()[2:]
-    assert [cell.strip() for cell in ours.split("|")[3:6]] == ["20 (10 to 30)", "20", "99.00%"]
-    assert [cell.strip() for cell in gpus.split("|")[3:6]] == ["400", "1", "estimated: 4 steps of 100 s"]
+def test_the_interpreters_table_says_who_is_slower():
+    epoch = interpreter_bench.Measured("an epoch", 1, [10.0], [21.0], accuracy=[0.99, 0.985])
+    step, epoch = interpreter_bench.table([MEASURED, epoch]).splitlines()[2:]
+    cells = ["2", "0.2 (0.1 to 0.3)", "0.1 (0.1 to 0.1)", "2x slower", "1", ""]
+    assert [cell.strip() for cell in step.split("|")[2:8]] == cells
+    assert [cell.strip() for cell in epoch.split("|")[2:8]] == ["1", "10", "21", "2.1x faster", "", "99.00%, 98.50%"]
 
 
 def test_readmes_table_of_the_interpreter_is_made_from_its_json(tmp_path):
-    rows = [
-        interpreter_bench.Measured("step", by, [s])
-        for by, s in ((interpreter_bench.OWN, 1.0), (interpreter_bench.GPUS, 5.0))
-    ]
+    rows = [MEASURED]
     content = {"conditions": {}, "rows": [dataclasses.asdict(row) for row in rows]}
     (tmp_path / "cpu.json").write_text(json.dumps(content))
     text = report.readme("<!-- interpreter cpu.json -->\nold\n<!-- /interpreter -->", tmp_path)

@@ -18,9 +18,11 @@ from tritonconv import functional as TF
 from tritonconv import interpreter as tinterpreter
 from tritonconv import jit as tjit
 from tritonconv import tuning
+from tritonconv.interpreter import language as tlanguage
 from tritonconv.interpreter import recording
 from tritonconv.interpreter.arrays import collapse
 from tritonconv.interpreter.boxes import Places
+from tritonconv.interpreter.language import OPERATORS
 from tritonconv.jit import jit
 
 SM_90 = GPUTarget("cuda", 90, 32)
@@ -295,6 +297,17 @@ def test_access_outside_a_tensor_raises(device):
 
 
 @only_interpreted
+def test_a_shuffled_access_outside_a_tensor_raises(device):
+    """Of no even steps: each place has an index."""
+    x, out = torch.ones(1021, device=device), torch.zeros(1024, device=device)
+    shuffle_kernel[(1,)](x, out, 1024, BLOCK=1024)
+    shuffle_kernel[(1,)](x[:26], out, 6, BLOCK=1024)  # masked out: fine
+    assert out.tolist() == [1] * 6 + [-1] * 1018
+    with pytest.raises(IndexError, match="outside the tensor"):
+        shuffle_kernel[(1,)](x[:25], out, 6, BLOCK=1024)
+
+
+@only_interpreted
 def test_access_outside_a_view_raises(device):
     """Inside the storage that the tensor is a part of, before the tensor and behind it, and between its strides."""
     storage, out = torch.arange(16.0, device=device), torch.zeros(8, device=device)
@@ -432,7 +445,7 @@ def held() -> int:
     """The bytes of all arrays in all records."""
     programs = [program for record in tinterpreter._records.values() for program in record.programs]
     values = [v for program in programs for step in program.instructions for v in step.args]
-    places = [array for v in values if isinstance(v, Places) for array in (v.index, v.mask)]
+    places = [array for v in values if isinstance(v, Places) for array in (v.at, v.mask)]
     arrays = [v.data for v in values if isinstance(v, interpreter.TensorHandle)] + places
     return sum({id(v): collapse(v).nbytes for v in arrays if v is not None}.values())
 
@@ -466,6 +479,53 @@ def test_a_record_over_the_limit_is_given_up_while_it_is_made(monkeypatch):
     monkeypatch.setattr(recording.Recorder, "give_up", lambda self: (given_up.append(self.size), give_up(self))[1])
     copy_kernel[(1,)](torch.ones(64), torch.zeros(64), 64, 7, BLOCK=64)
     assert len(given_up) == 1
+
+
+# --- operators ---
+
+
+def tile(*values: float, dtype: tl.dtype, shape: tuple[int, ...]) -> tl.tensor:
+    data = np.array(values, tlanguage.dtype_of(dtype)).reshape(shape or (1,))
+    return tl.tensor(interpreter.TensorHandle(data, dtype), tl.block_type(dtype, [*shape]) if shape else dtype)
+
+
+def answers() -> dict[tuple, tuple]:
+    """What each operator makes of operands of many kinds: a type and values, or an exception."""
+    found = {}
+    with tlanguage.patched(False):
+        kinds = (tl.int1, tl.uint8, tl.int32, tl.int64, tl.float16, tl.float32, tl.float64)
+        vectors = [tile(1, 0, 1, 1, dtype=kind, shape=(4,)) for kind in kinds]
+        pairs = [tile(3, 2, dtype=kind, shape=shape) for kind in kinds[2:4] for shape in ((2,), (1, 2), (2, 1))]
+        scalars = [tile(7, dtype=kind, shape=()) for kind in kinds[2:]]
+        tensors = [*vectors, *pairs, *scalars]
+        numbers = [3, -2, 2**31, -(2**31) - 1, 2**40, 1.5, -0.0, float("nan"), True, tl.constexpr(5), tl.constexpr(0.5)]
+        for name in OPERATORS:
+            for i, left in enumerate(tensors):
+                for j, right in enumerate([*tensors, *numbers]):
+                    try:
+                        answer = getattr(tl.tensor, name)(left, right)
+                    except Exception as error:
+                        found[name, i, j] = (type(error),)
+                    else:
+                        shape = [*answer.type.shape] if answer.type.is_block() else [1]
+                        values = np.broadcast_to(answer.handle.data, shape)
+                        found[name, i, j] = (str(answer.type), str(values.dtype), values.tolist())
+    return found
+
+
+@only_interpreted
+@pytest.mark.filterwarnings("ignore")
+def test_operators_are_tritons(monkeypatch):
+    """The short way gives the types and values of Triton's own, and raises where that does."""
+    ours = answers()
+    monkeypatch.setattr(tlanguage, "OPERATORS", {})
+    tlanguage._language_patches.cache_clear()
+    try:
+        tritons = answers()
+    finally:
+        tlanguage._language_patches.cache_clear()
+    assert len(ours) > 5000
+    assert str({key: (ours[key], tritons[key]) for key in ours if str(ours[key]) != str(tritons[key])}) == "{}"
 
 
 # --- what it leaves alone ---

@@ -2,6 +2,10 @@
 
 from tests.faults.fault import Fault, faults
 
+REPLAY = "tests/test_replay.py::test_a_replay_has_the_bits_of_interpreting"
+RUNS = "test_runs_hold_every_place_once"
+SIZES = "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors"
+
 LAUNCH = faults(
     "tritonconv/interpreter/__init__.py",
     "tests/test_jit.py",
@@ -23,13 +27,18 @@ LAUNCH = faults(
             "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors",
         ),
         (
-            "return value.dtype if isinstance(value, torch.Tensor) else",
-            "return None if isinstance(value, torch.Tensor) else",
+            "        return value.dtype\n",
+            "        return None\n",
             "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors",
         ),
-        ("(type(value), value)", "value", "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors", "1, 1.0, True"),
+        (
+            "type(value), value.name if",
+            "value.name if",
+            "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors",
+            "1, 1.0, True",
+        ),
         # how many are kept
-        ("    _records.pop(key, None)\n", "", "test_records_hold_no_more_than_their_limit"),
+        ("            _records.move_to_end(key)\n", "", "test_records_hold_no_more_than_their_limit"),
         ("_records.popitem(last=False)", "_records.popitem()", "test_records_hold_no_more_than_their_limit"),
         (
             "    while sum(r.size for r in",
@@ -72,23 +81,40 @@ BUILDER = faults(
     "tritonconv/interpreter/builder.py",
     "tests/test_jit.py",
     [
-        ("if collapse(d.data).size > 1 or d.data.any():", "if collapse(d.data).size > 1:", "test_dot"),
+        ("collapse(d.data).size > 1 or bool(d.data.any())", "collapse(d.data).size > 1", "test_dot"),
         (
-            "(self.cast_impl(t, tl.float32) if t.dtype.scalar == tl.bfloat16 else t for t in (a, b))",
-            "(a, b)",
+            "(bfloat16_to_float32(t.data) if t.dtype.scalar == tl.bfloat16 else t.data for t in (a, b))",
+            "(a.data, b.data)",
             "test_dot",
         ),
+        ("if adds and out is None:", "if adds:", REPLAY, "a product that is added to itself"),
+        ("zip(into.chunk(count), left.chunk(count),", "zip(into.chunk(count), [left] * count,", REPLAY),
+        ("left.chunk(count), itertools.repeat(right)", "left.chunk(count)[::-1], itertools.repeat(right)", REPLAY),
+        (
+            "itertools.repeat(left), right.chunk(count, 1)",
+            "itertools.repeat(left), right.chunk(count, 1)[::-1]",
+            REPLAY,
+        ),
+        ("multiply.reused = (2,)", "multiply.reused = (0, 2)", REPLAY),
+        (
+            "if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:",
+            "if False:",
+            "test_overflow_is_seen_when_asked_for",
+            "rows and columns whose sums leave 32 bits",
+        ),
+        ("op is np.bitwise_and if kind == tl.int1", "True if kind == tl.int1", "test_broadcast_arithmetic"),
+        ("out = y & (take - np.int8(1))", "out = y & take", "tests/test_pool.py::test_channels_last_along_three_axes"),
         (
             "max(1, ptr.get_element_ty().primitive_bitwidth // 8)",
             "ptr.get_element_ty().primitive_bitwidth // 8",
             "test_booleans_are_loaded_and_stored",
         ),
         (
-            "return TensorHandle(expand(address, ptr.data.shape), ptr.dtype)",
+            "return TensorHandle(expand(address, shape), ptr.dtype)",
             "return TensorHandle(address, ptr.dtype)",
             "test_one_place_read_under_a_mask",
         ),
-        ("return TensorHandle(expand(out.data, shape), out.dtype)", "return out", "test_reductions"),
+        ("return TensorHandle(expand(out.data, shape), out.dtype)", "return out", "test_broadcast_arithmetic"),
         ("& np.negative(take, dtype=bits)) ^ y", "& np.negative(take, dtype=bits)) ^ x", "test_broadcast_arithmetic"),
         (
             '("atomic_cas", "descriptor", "print")',
@@ -96,8 +122,8 @@ BUILDER = faults(
             "test_what_depends_on_memory_is_not_taken_for_a_constant",
         ),
         (
-            "np.broadcast_to(np.True_, ptr.data.shape)",
-            "np.broadcast_to(np.False_, ptr.data.shape)",
+            "np.broadcast_to(np.True_, shape_of(ptr))",
+            "np.broadcast_to(np.False_, shape_of(ptr))",
             "test_dot",
         ),
         (
@@ -113,16 +139,24 @@ LANGUAGE = faults(
     "tests/test_jit.py",
     [
         (
-            "or axis is None or not fast:",
+            "or axis is None or fold is None:",
             "or axis is None:",
             "test_reductions",
             "a combination of the kernel's own",
         ),
+        ("isinstance(value, tuple) or axis is None", "isinstance(value, tuple)", "test_reductions"),
+        ('swapped = name.startswith("__r")', "swapped = False", "test_operators_are_tritons"),
+        ("<= value < 2**31)", "<= value)", "test_operators_are_tritons"),
+        ("result = tl.int1 if compares else kind", "result = kind", "test_operators_are_tritons"),
+        ("(ranks[0] == ranks[1] or 0 in ranks)", "True", "test_operators_are_tritons"),
+        ("other.dtype.name == kind", "True", "test_operators_are_tritons"),
+        ("type(value) in (int, float) and kind", "kind", "test_operators_are_tritons"),
         (
-            "or isinstance(value, tuple) or axis is None",
-            "or isinstance(value, tuple)",
-            "test_reductions",
+            "sum(e.max() for e in exact) >= 2**31",
+            "sum(e.max() for e in exact) > 2**31",
+            "test_overflow_is_seen_when_asked_for",
         ),
+        ("sum(e.min() for e in exact) < -(2**31)", "False", "test_overflow_is_seen_when_asked_for"),
         ("if keep_dims or len(value.shape) > 1", "if len(value.shape) > 1", "test_reductions"),
         (
             "        interpreter.interpreter_builder = original\n",
@@ -160,49 +194,90 @@ MEMORY = faults(
     [
         ("ctypes.c_uint8 * ((last + 1)", "ctypes.c_uint8 * ((last + 2)", "test_access_outside_a_tensor_raises"),
         ("sum((size - 1) * stride for", "sum(size * stride for", "test_access_outside_a_tensor_raises"),
+        ("end > tensors[tensor].size:", "end > tensors[tensor].size + 1:", "test_access_outside_a_tensor_raises"),
+        ("if first < 0 or tensor", "if tensor", "test_access_outside_a_view_raises"),
         (
-            "largest >= tensors[tensor].size // dtype.itemsize",
-            "largest >= tensors[tensor].size",
-            "test_access_outside_a_tensor_raises",
+            "end = (int(index.max()) + 1) * itemsize",
+            "end = int(index.max()) * itemsize",
+            "test_a_shuffled_access_outside_a_tensor_raises",
         ),
+        ("    _require_inside(tensors, places.tensor, 0, places.end)\n", "", SIZES),
         (
-            "largest >= tensors[tensor].size // dtype.itemsize",
-            "largest > tensors[tensor].size // dtype.itemsize",
-            "test_access_outside_a_tensor_raises",
-        ),
-        (
-            "if step == (0, 0) else",
-            "if step[0] == 0 else",
-            "test_one_place_read_under_a_mask",
-            "one pointer, masks that differ",
-        ),
-        (
-            'if act is load and collapse(vars(operand)["data"]).size == 1:',
-            "if act is load:",
+            'act is load and len(places.shape) <= 2 and collapse(vars(operand)["data"]).size == 1:',
+            "act is load and len(places.shape) <= 2:",
             "test_one_place_read_under_a_mask",
             "one pointer, values that differ where masked out",
         ),
-        ("index = index * valid if", "index = index if", "test_access_outside_a_tensor_raises"),
+        ("loaded=tuple(map(max, *changing))", "loaded=next(changing)", "test_one_place_read_under_a_mask"),
+        ("index, known = index * valid,", "index, known = index,", "test_a_shuffled_access_outside_a_tensor_raises"),
+        ("bits |= ~places.mask & outside", "pass", "test_a_records_size_is_what_it_holds"),
+        ("            np.copyto(values, outside)\n", "            pass\n", "test_access_outside_a_tensor_raises"),
         (
-            "np.copyto(values, other.data if",
-            "np.copyto(values, 0 * other.data if",
-            "test_access_outside_a_tensor_raises",
+            "                np.ndarray(shape, dtype, flat, offset, strides).fill(outside)\n",
+            "                pass\n",
+            REPLAY,
         ),
         (
-            "    if not valid.any():\n        return 0, dtype, np.empty(0, np.int32), None, shape\n",
+            "    if not valid.any():\n        return places\n",
             "",
             "test_access_outside_a_tensor_raises",
             "a tile that is all masked out",
         ),
+        ("    if not parts:\n        return places\n", "", "test_access_outside_a_tensor_raises"),
         (
-            "[index] = value.data if inside is None",
-            "[index] = value.data.flat[0] if inside is None",
-            "test_dot",
+            "if len(ends) > whole.size // ELEMENTS:",
+            "if True:",
+            "tests/test_replay.py::test_columns_of_different_masks_are_boxes_of_their_own",
+        ),
+        ("(whole[:, 1:] != whole[:, :-1]).any(0)", "(whole[:, 1:] != whole[:, :-1]).all(0)", REPLAY),
+        (
+            "by_columns = _finest(down) < _finest(across)",
+            "by_columns = False",
+            "tests/test_replay.py::test_a_tile_lies_as_memory_does",
+        ),
+        ("data.T if by_columns else np.ascontiguousarray(data)", "np.ascontiguousarray(data)", REPLAY),
+        (
+            "np.maximum.at(_memory(tensors, places).view(places.dtype), places.at, values.reshape(-1))",
+            "_memory(tensors, places).view(places.dtype)[places.at] = values.reshape(-1)[::-1]",
+            "tests/test_layers.py::test_of_several_pixels_at_one_index_the_last_is_kept",
+        ),
+    ],
+)
+
+BOXES = faults(
+    "tritonconv/interpreter/boxes.py",
+    "tests/test_replay.py",
+    [
+        ("alike = (counts[:, 1:] == counts[:, :-1]).all(0)", "alike = np.ones(len(places) - 1, bool)", RUNS),
+        ("taken = alike & (place == step[0]) & (address", "taken = alike & (address", RUNS),
+        ("(place == step[0]) & (address == step[1])", "(place == step[0])", RUNS),
+        (
+            "if inner[0] > SHORT or not outer",
+            "if True or not outer",
+            "test_places_twice_at_one_address_are_not_copied_by_twos",
+        ),
+        ("DEPTH = 7", "DEPTH = 1", "test_a_filter_over_images_is_a_few_runs"),
+        ("address + row.address + column.address", "address + row.address", REPLAY),
+        ("row.place * shape[1] + column.place", "row.place * shape[0] + column.place", REPLAY),
+    ],
+)
+
+THREADS = faults(
+    "tritonconv/interpreter/threads.py",
+    "tests/test_replay.py",
+    [
+        ("    torch.get_num_threads()  # the first", "    # the first", "test_torch_has_one_thread_in_each"),
+        ("        torch.set_num_threads(threads)  # the", "        # the", "test_torch_has_one_thread_in_each"),
+        ("    if failure is not None:\n        raise failure\n", "", "test_what_a_program_raises_is_raised"),
+        (
+            "            deque(left, 0)\n            failure = error\n    failure",
+            "            raise\n    failure",
+            "test_an_interrupt_waits_for_what_runs",
         ),
         (
-            "np.maximum.at(tensors[tensor].view(dtype), index, values)",
-            "tensors[tensor].view(dtype)[index] = values[::-1]",
-            "tests/test_layers.py::test_of_several_pixels_at_one_index_the_last_is_kept",
+            "os.register_at_fork(after_in_child=_forget)\n",
+            "",
+            "tests/test_threads.py::test_a_process_forks_while_another_thread_is_in_a_launch",
         ),
     ],
 )
@@ -212,8 +287,8 @@ RECORDING = faults(
     "tests/test_jit.py",
     [
         (
-            "        self.possible = False\n        self.instructions.clear()",
-            "        self.instructions.clear()",
+            "        self.possible = False\n        self.programs.clear()",
+            "        self.programs.clear()",
             "test_what_depends_on_memory_is_not_taken_for_a_constant",
         ),
         (
@@ -227,15 +302,36 @@ RECORDING = faults(
             "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors",
             "a constant that is stored",
         ),
-        ("self.registers = 1  #", "self.registers = 0  #", "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors"),
+        (
+            "TENSORS, NOTHING, FIRST = 0, 1, 2",
+            "TENSORS, NOTHING, FIRST = 0, 1, 1",
+            "test_a_replay_is_bit_for_bit_the_interpreted_launch",
+        ),
+        ("end[owner] == number and", "", "tests/test_replay.py::test_what_is_needed_again_is_not_written_over"),
+        (
+            "if owner is not None and end",
+            "if end",
+            "tests/test_replay.py::test_what_is_needed_again_is_not_written_over",
+        ),
+        (
+            ".count(owner) == 1",
+            ".count(owner) >= 1",
+            "tests/test_replay.py::test_what_is_needed_again_is_not_written_over",
+        ),
+        (
+            "        if self.apart and len",
+            "        if len",
+            "tests/test_layers.py::test_of_several_pixels_at_one_index_the_last_is_kept",
+            "atomics",
+        ),
         ("            seen.update(step.last)\n", "", "test_a_replay_is_bit_for_bit_the_interpreted_launch"),
         (
-            "                args = args.copy()\n",
-            "",
+            "args = step.args.copy()",
+            "args = step.args",
             "test_a_records_size_is_what_it_holds",
             "a record holds what was loaded",
         ),
-        ("                self.size += collapse(array).nbytes\n", "", "test_a_records_size_is_what_it_holds"),
+        ("self.size += array.nbytes if", "self.size += 0 if", "test_a_records_size_is_what_it_holds"),
         ("        self.size += INSTRUCTION_BYTES\n", "", "test_a_records_size_is_what_it_holds"),
         (
             "        if self.size > self.limit:\n            self.give_up()\n",
@@ -322,4 +418,4 @@ JIT = faults(
     ],
 )
 
-FAULTS: list[Fault] = [*LAUNCH, *ARRAYS, *BUILDER, *LANGUAGE, *MEMORY, *RECORDING, *JIT]
+FAULTS: list[Fault] = [*LAUNCH, *ARRAYS, *BUILDER, *LANGUAGE, *MEMORY, *BOXES, *RECORDING, *THREADS, *JIT]

@@ -101,7 +101,7 @@ TILES = [
         "tritonconv/tuning/tiles.py",
         TUNING,
         [
-            ("INTERPRETER_TILE = 2**17", "INTERPRETER_TILE = 2**21", "test_tiles_are_legal"),
+            ("INTERPRETER_TILE = 2**18", "INTERPRETER_TILE = 2**21", "test_tiles_are_legal"),
             ("next_power_of_2(max(size, 1))))", "max(size, 1)))", "test_tiles_are_legal"),
             ("_block(extent, 16, tile[block])", "_block(extent, 8, tile[block])", "test_tiles_are_legal"),
             (

@@ -182,10 +182,12 @@ def _require_int32(name: str, left: TensorHandle, right: TensorHandle) -> None:
     """Raises what Triton's check does."""
     operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
     parts, others = split(left), split(right)
-    if name == "mul" or parts is None or others is None:
-        parts, others = (collapse(left.data),), (collapse(right.data),)  # type: ignore[assignment]
+    if parts is None or others is None or name == "mul":
+        pairs = [(collapse(left.data), collapse(right.data))]
+    else:
+        pairs = [*zip(parts, others, strict=True)]
     # of rows and of columns, the extremes add up
-    exact = [operate(a.astype(np.int64), b.astype(np.int64)) for a, b in zip(parts, others, strict=True)]
+    exact = [operate(a.astype(np.int64), b.astype(np.int64)) for a, b in pairs]
     if sum(e.max() for e in exact) >= 2**31 or sum(e.min() for e in exact) < -(2**31):
         raise AssertionError(f"int32 overflow detected for operation {name}")
 

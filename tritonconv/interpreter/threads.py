@@ -23,7 +23,7 @@ def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
     """Call the function with each item; return when all have ended. In a worker, and with one thread, that is here.
 
     Raises:
-        BaseException: what the first that failed raised; items not begun are left.
+        BaseException: what one that failed raised; items not begun are left.
     """
     items, count = list(items), torch.get_num_threads()
     if count == 1 or hasattr(_here, "works"):
@@ -32,30 +32,35 @@ def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
         return
     shares = min(count, len(items))
     _start(shares)
-    left, ended = iter(items), SimpleQueue()  # type: ignore[var-annotated]
-    for _ in range(shares):
-        _tasks.put(functools.partial(_share, function, left, ended))
+    left, woken = iter(items), SimpleQueue()  # type: ignore[var-annotated]
+    ended: list[BaseException | None] = []
     failure = None
-    while shares:
+    for _ in range(shares):
+        _tasks.put(functools.partial(_share, function, left, ended, woken))
+    while len(ended) < shares:
         try:
-            failure = ended.get() or failure
-            shares -= 1
+            while len(ended) < shares:  # not a count of what is got: a signal's exception may lose one
+                woken.get()
         except BaseException as error:  # a signal's: the others write into the caller's memory until they end
             deque(left, 0)
             failure = error
+    failure = next(filter(None, ended), failure)
     if failure is not None:
         raise failure
 
 
-def _share(function: Callable[[Any], None], left: Iterable[Any], ended: SimpleQueue) -> None:
+def _share(
+    function: Callable[[Any], None], left: Iterable[Any], ended: list[BaseException | None], woken: SimpleQueue
+) -> None:
+    failure = None
     try:
         for item in left:
             function(item)
     except BaseException as error:
         deque(left, 0)
-        ended.put(error)
-    else:
-        ended.put(None)
+        failure = error
+    ended.append(failure)
+    woken.put(None)
 
 
 def _start(count: int) -> None:

@@ -13,8 +13,9 @@ from triton import next_power_of_2
 from tritonconv.tuning.device import architecture, dot_precision
 from tritonconv.tuning.reasons import Tile, because
 
-# Elements of the largest tile in the interpreter; Triton allows 2**20.
+# Elements of the largest tile in the interpreter, and its columns where they need not be few for a product.
 INTERPRETER_TILE = 2**18
+INTERPRETER_COLUMNS = 1024
 # Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
 FLATTEN_BELOW = 16
 # Operators on tiles of pixels × channels, and on plain runs of elements.
@@ -52,17 +53,17 @@ def _block(size: int, least: int, most: int) -> int:
 # --- the interpreter ---
 
 
-def _even(size: int, most: int) -> int:
+def side(size: int, most: int) -> int:
     """The side of equal blocks of at most so many: any side will do here, so that a block has no empty rest."""
     return triton.cdiv(size, triton.cdiv(size, most)) if size > 0 else 1
 
 
 def _interpreter_rows(rows: int, *columns: int) -> int:
-    return _even(rows, max(1, INTERPRETER_TILE // max(columns)))
+    return side(rows, max(1, INTERPRETER_TILE // max(columns)))
 
 
 def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int, taps: int, flatten: bool) -> Tile:
-    BLOCK_N, BLOCK_K = _even(columns, 512), _even(channels * taps if flatten else channels, 256)
+    BLOCK_N, BLOCK_K = side(columns, 512), side(channels * taps if flatten else channels, 256)
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
@@ -78,14 +79,16 @@ def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
 
 
 def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    flatten = _flatten_taps(C_in)
-    BLOCK_M, BLOCK_N = _even(C_out, 512), _even(C_in * taps if flatten else C_in, 1024)
+    # with all taps in one block dy is loaded once, and one product is quicker than one for each tap
+    flatten = taps * C_in <= INTERPRETER_COLUMNS
+    because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: {taps} taps × {C_in} channels")
+    BLOCK_M, BLOCK_N = side(C_out, 512), side(C_in * taps if flatten else C_in, INTERPRETER_COLUMNS)
     BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
     return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
 def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
-    BLOCK_N = _even(channels, 1024)
+    BLOCK_N = side(channels, INTERPRETER_COLUMNS)
     return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
 
 
