@@ -164,6 +164,12 @@ def reduce_kernel(x_ptr, out_ptr, HOW: tl.constexpr, SIZE: tl.constexpr):
 
 
 @jit
+def talking_kernel(x_ptr, out_ptr):
+    print("in the kernel")
+    tl.store(out_ptr, tl.load(x_ptr))
+
+
+@jit
 def print_kernel(x_ptr, out_ptr):
     tl.device_print("program", tl.program_id(0))
     tl.store(out_ptr, tl.load(x_ptr))
@@ -386,6 +392,19 @@ def test_what_depends_on_memory_is_not_taken_for_a_constant(monkeypatch, capsys)
         print_kernel[(1,)](torch.ones(1), torch.empty(1))
         assert "program" in capsys.readouterr().out
     assert not replays
+
+
+@only_interpreted
+@pytest.mark.parametrize(("limit", "reached"), [(2**29, 1), (0, 3)])
+def test_python_in_a_kernel_is_reached_in_each_launch_without_records(limit, reached, monkeypatch, capsys):
+    """As a breakpoint is."""
+    anew(monkeypatch)
+    monkeypatch.setattr(tinterpreter, "RECORD_BYTES", limit)
+    for _ in range(3):
+        out = torch.zeros(1)
+        talking_kernel[(1,)](torch.ones(1), out)
+        assert out.item() == 1
+    assert capsys.readouterr().out.count("in the kernel") == reached
 
 
 @only_interpreted
