@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import exact_side
+
+from tritonconv.tuning import tiles
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "examples"
@@ -52,6 +55,14 @@ def idx_files() -> dict[str, bytes]:
         TEST_IMAGES: idx(torch.randint(256, (TEST, 28, 28), generator=random)),
         TEST_LABELS: idx(torch.randint(10, (TEST,), generator=random)),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiles_as_in_other_processes():
+    """Runs in this process are compared with runs in one of their own, where conftest.py does not set tiles' sides."""
+    rounded, tiles.side = tiles.side, exact_side
+    yield
+    tiles.side = rounded
 
 
 @pytest.fixture(autouse=True)

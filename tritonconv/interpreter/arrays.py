@@ -36,6 +36,19 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) 
     return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)
 
 
+def is_aligned(data: np.ndarray) -> bool:
+    return data.ctypes.data % ALIGNMENT == 0
+
+
+def aligned(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """It, or a copy, of this dtype, that may be written and begins at a multiple of ALIGNMENT."""
+    if data.dtype == dtype and data.flags.writeable and is_aligned(data):
+        return data
+    copy = allocate(data.shape, dtype, lies_by_columns(data))
+    np.copyto(copy, data)
+    return copy
+
+
 def lies_by_columns(data: np.ndarray) -> bool:
     return data.flags.f_contiguous and not data.flags.c_contiguous
 

@@ -14,12 +14,14 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 from tritonconv.interpreter import memory, threads
 from tritonconv.interpreter.arrays import (
     Outer,
+    aligned,
     allocate,
     bfloat16_to_float32,
     broadcast,
     collapse,
     expand,
     float32_to_bfloat16,
+    is_aligned,
     lies_by_columns,
     shape_of,
     split,
@@ -50,9 +52,12 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
     precision, whatever is set for the caller's own products.
     """
     factors = (bfloat16_to_float32(t.data) if t.dtype.scalar == tl.bfloat16 else t.data for t in (a, b))
-    x, y = (np.require(factor, d.data.dtype, "W") for factor in factors)
-    product = allocate(d.data.shape, d.data.dtype, lies_by_columns(x)) if out is None else out.data
+    x, y = (aligned(factor, d.data.dtype) for factor in factors)
     adds = collapse(d.data).size > 1 or bool(d.data.any())
+    if out is not None and is_aligned(out.data):
+        product = out.data
+    else:
+        out, product = None, allocate(d.data.shape, d.data.dtype, lies_by_columns(x))
     if torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):  # type: ignore[attr-defined]
         np.add(np.matmul(x, y), d.data, out=product)
         return TensorHandle(product, d.dtype.scalar)
