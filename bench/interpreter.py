@@ -29,6 +29,7 @@ from bench import environment, tables
 from bench import rows as results
 from examples.networks import mnist_cnn3
 from tests.networks import NETWORKS
+from tritonconv import interpreter
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mnist.py"
 WORKS = ("steps", "epoch", "example")
@@ -65,12 +66,12 @@ def training_step(convert: bool, network: Callable[[], nn.Module], shape: Shape)
     """One step of Adam on random input, or forward and backward of a layer without parameters."""
     torch.manual_seed(0)
     model = nn.Sequential(network())
+    x = torch.randn(shape)
+    dy = None if [*model.parameters()] else torch.randn_like(model(x))
     if convert:
         tritonconv.convert(model)
-    x = torch.randn(shape)
-    if not [*model.parameters()]:
+    if dy is not None:
         x.requires_grad_()
-        dy = torch.randn_like(model(x))
         return lambda: model(x).backward(dy)
     optimizer = torch.optim.Adam(model.parameters())
 
@@ -91,7 +92,8 @@ def stopwatch(seconds: list[float]) -> Iterator[None]:
 
 
 def measure_step(work: str, repeats: int) -> Measured:
-    """Torch's and ours take turns."""
+    """Torch's and ours take turns; ours has no record before."""
+    interpreter._records.clear()
     ours, torchs = training_step(True, *STEPS[work]), training_step(False, *STEPS[work])
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 1):
