@@ -75,12 +75,16 @@ def _language_patches() -> list[tuple[Any, str, Any]]:
         (JITFunction, "__call__", _call_interpreted),
         (interpreter.interpreter_semantic, "builder", numpy_builder),
         # a tile may have any sides here: those of the problem, so that nothing is masked out
-        (interpreter.interpreter_semantic, "arange", _arange),
+        (tl, "arange", _arange),
+        (tl.core, "arange", _arange),
         (tl.core, "validate_block_shape", math.prod),
     ]
 
 
-def _arange(start: int, end: int) -> tl.tensor:
+def _arange(start: Any, end: Any) -> tl.tensor:
+    start, end = (bound.value if isinstance(bound, tl.constexpr) else bound for bound in (start, end))
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise ValueError("arange's arguments must be of type tl.constexpr")
     return tl.tensor(numpy_builder.create_make_range(None, start, end), tl.block_type(tl.int32, [end - start]))
 
 
