@@ -2,6 +2,8 @@
 
 import itertools
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -227,6 +229,29 @@ def test_torch_has_one_thread_in_each(two_threads):
     found = []
     threads.run(lambda _: found.append(torch.get_num_threads()), range(8))
     assert found == [1] * 8 and torch.get_num_threads() == 2
+    other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))  # of the caller's: as many as before
+    other.start()
+    other.join()
+    assert found[8:] == [2]
+
+
+FORKS = """
+import os, signal, sys, torch
+from tritonconv.interpreter import threads
+torch.set_num_threads(2)
+threads.run(id, range(4))
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    torch.set_num_threads(2)
+    threads.run(id, range(4))
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=60)
 
 
 def test_an_interrupt_waits_for_what_runs(two_threads):

@@ -277,7 +277,7 @@ THREADS = faults(
         (
             "os.register_at_fork(after_in_child=_forget)\n",
             "",
-            "tests/test_threads.py::test_a_process_forks_while_another_thread_is_in_a_launch",
+            "test_a_forked_process_has_threads_of_its_own",
         ),
     ],
 )
