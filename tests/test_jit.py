@@ -515,6 +515,7 @@ def answers() -> dict[tuple, tuple]:
         kinds = (tl.int1, tl.uint8, tl.int32, tl.int64, tl.float16, tl.float32, tl.float64)
         vectors = [tile(1, 0, 1, 1, dtype=kind, shape=(4,)) for kind in kinds]
         pairs = [tile(3, 2, dtype=kind, shape=shape) for kind in kinds[2:4] for shape in ((2,), (1, 2), (2, 1))]
+        pairs += [tile(5, dtype=kind, shape=(1,)) for kind in kinds[2:]]  # a block of one is no scalar
         scalars = [tile(7, dtype=kind, shape=()) for kind in kinds[2:]]
         tensors = [*vectors, *pairs, *scalars]
         numbers = [3, -2, 2**31, -(2**31) - 1, 2**40, 1.5, float("nan"), True, tl.constexpr(5), tl.constexpr(0.5)]

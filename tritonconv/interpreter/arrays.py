@@ -20,9 +20,9 @@ def expand(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     """np.broadcast_shapes, which takes longer than adding two index vectors."""
-    if shape == other or other == (1,):
+    if shape == other or (shape and other == (1,)):
         return shape
-    return other if shape == (1,) else np.broadcast_shapes(shape, other)
+    return other if other and shape == (1,) else np.broadcast_shapes(shape, other)
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) -> np.ndarray:

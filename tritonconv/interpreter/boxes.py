@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tritonconv.interpreter.arrays import lies_by_columns
+
 DEPTH = 7  # axes that a run has at most: pixels of a line, lines, planes, each perhaps several times, and images
 SHORT = 4  # an inner axis of so few is a run for each: numpy copies axis by axis
 ELEMENTS = 4000  # a gather of so many takes about as long as one box more
@@ -26,13 +28,13 @@ class Box(NamedTuple):
     by_rows: tuple[int, tuple[int, ...]]  # offset and strides in a tile that lies in C order
     by_columns: tuple[int, tuple[int, ...]]  # and in Fortran order
 
+    def of_memory(self, memory: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        return np.ndarray(self.shape, dtype, memory, self.address, self.strides)
 
-class Gap(NamedTuple):
-    """Part of a tile that memory does not fill, as `Box` has it."""
-
-    shape: tuple[int, ...]
-    by_rows: tuple[int, tuple[int, ...]]
-    by_columns: tuple[int, tuple[int, ...]]
+    def of_tile(self, tile: np.ndarray) -> np.ndarray:
+        """Of a contiguous one."""
+        flat, (offset, strides) = (tile.T, self.by_columns) if lies_by_columns(tile) else (tile, self.by_rows)
+        return np.ndarray(self.shape, tile.dtype, flat, offset, strides)
 
 
 class Places(NamedTuple):
@@ -46,13 +48,15 @@ class Places(NamedTuple):
     full: bool = False  # the mask holds everywhere
     by_columns: bool = False  # memory does: a loaded tile is put in Fortran order
     boxes: tuple[Box, ...] = ()
-    gaps: tuple[Gap, ...] = ()  # all that the mask leaves out; if there are none, it may be anything
+    gaps: tuple[Box, ...] = ()  # no address: all that the mask leaves out; if there are none, it may be anything
     at: np.ndarray | None = None  # in elements: of the tile to load, 0 where masked; or of what the mask leaves
     mask: np.ndarray | None = None  # of the tile to load, all bits where it holds; or the places in the tile it leaves
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.at, self.mask) if array is not None) + 200 * len(self.boxes)
+        return sum(array.nbytes for array in (self.at, self.mask) if array is not None) + 200 * len(
+            self.boxes + self.gaps
+        )
 
 
 def runs(places: np.ndarray, addresses: np.ndarray) -> list[Run]:

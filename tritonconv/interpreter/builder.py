@@ -158,7 +158,7 @@ class Builder(InterpreterBuilder):
 
     def create_select(self, condition: TensorHandle, a: TensorHandle, b: TensorHandle) -> TensorHandle:
         # by bits: numpy's `where` takes a branch for each element, up to ten times as long
-        shape = np.broadcast_shapes(condition.data.shape, a.data.shape, b.data.shape)
+        shape = functools.reduce(broadcast, (t.data.shape for t in (condition, a, b)))
         if condition.data.dtype != np.bool_ or a.data.dtype != b.data.dtype:
             return super().create_select(condition, a, b)
         bits = np.dtype(f"i{a.data.itemsize}")

@@ -16,7 +16,7 @@ from triton.runtime.interpreter import InterpretedFunction, ReduceOps, TensorHan
 from triton.runtime.jit import JITFunction
 
 from tritonconv.interpreter import recording
-from tritonconv.interpreter.arrays import collapse, split
+from tritonconv.interpreter.arrays import broadcast, collapse, split
 from tritonconv.interpreter.builder import numpy_builder
 from tritonconv.interpreter.memory import dtype_of
 
@@ -127,6 +127,7 @@ OPERATORS: dict[str, tuple[str | None, str | None]] = {
     **{"__floordiv__": ("create_sdiv", None), "__mod__": ("create_srem", None)},
     **{"__and__": ("create_and", None), "__or__": ("create_or", None)},
 }
+CHECKED = {"add": np.add, "sub": np.subtract, "mul": np.multiply}  # what Triton checks for overflow
 _INTEGERS, _FLOATING = ("int32", "int64"), ("fp32", "fp64")
 
 
@@ -143,7 +144,7 @@ def _operator(name: str, integer: str | None, floating: str | None, original: Ca
         **dict.fromkeys(_FLOATING if floating else (), floating),
         **dict.fromkeys(("int1",) if name in ("__and__", "__or__") else (), integer),
     }
-    checked = name.strip("_r") if name.strip("_r") in ("add", "sub", "mul") else None
+    checked = name.strip("_").removeprefix("r")
 
     def operate(self: tl.tensor, other: Any) -> tl.tensor:
         kind = self.dtype
@@ -152,14 +153,14 @@ def _operator(name: str, integer: str | None, floating: str | None, original: Ca
         if create is None or right is None:
             return original(self, other)
         left, right = (right, self.handle) if swapped else (self.handle, right)
-        if checked and kind.name == "int32" and numpy_builder.options.sanitize_overflow:
+        if checked in CHECKED and kind.name == "int32" and numpy_builder.options.sanitize_overflow:
             if isinstance(left, recording.Loaded) or isinstance(right, recording.Loaded):
                 return original(self, other)
             _require_int32(checked, left, right)
         handle = getattr(numpy_builder, create)(left, right)
         shape = self.type.shape if self.type.is_block() else ()
         if isinstance(other, tl.tensor) and other.type.is_block() and other.type.shape != shape:
-            shape = np.broadcast_shapes(shape, other.type.shape)
+            shape = broadcast(shape, other.type.shape)
         result = tl.int1 if compares else kind
         return tl.tensor(handle, tl.block_type(result, [*shape]) if shape else result)
 
@@ -184,7 +185,7 @@ def _operand(other: Any, beside: tl.tensor) -> TensorHandle | None:
 
 def _require_int32(name: str, left: TensorHandle, right: TensorHandle) -> None:
     """Raises what Triton's check does."""
-    operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
+    operate = CHECKED[name]
     parts, others = split(left), split(right)
     if parts is None or others is None or name == "mul":
         pairs = [(collapse(left.data), collapse(right.data))]

@@ -17,7 +17,7 @@ from triton.runtime.interpreter import TensorHandle
 
 from tritonconv.interpreter import recording
 from tritonconv.interpreter.arrays import allocate, collapse, expand, lies_by_columns, shape_of, split
-from tritonconv.interpreter.boxes import ELEMENTS, Box, Gap, Places, Run, boxes, runs
+from tritonconv.interpreter.boxes import ELEMENTS, Box, Places, Run, boxes, runs
 
 TENSOR_BIT = 48
 
@@ -129,20 +129,17 @@ def _in_boxes(
     )
 
 
-def _gaps(part: tuple[np.ndarray, np.ndarray], places: Places) -> list[Gap]:
+def _gaps(part: tuple[np.ndarray, np.ndarray], places: Places) -> list[Box]:
     """What is left of a tile, if that is few boxes: a quarter of what a fill of the whole tile is worth."""
     missing = [
         np.setdiff1d(np.arange(n), held, assume_unique=True) for held, n in zip(part, places.loaded, strict=True)
     ]
     everywhere = np.arange(places.loaded[1])
-    found: list[Gap] = []
+    found: list[Box] = []
     for rows, columns in ((missing[0], everywhere), (part[0], missing[1])):
         if len(rows) and len(columns):
             down, across = _runs(rows, rows), _runs(columns, columns)
-            found += [
-                Gap(box.shape, box.by_rows, box.by_columns)
-                for box in boxes(down, across, 0, places.loaded, places.dtype.itemsize)
-            ]
+            found += boxes(down, across, 0, places.loaded, places.dtype.itemsize)
     return found if len(found) <= math.prod(places.loaded) // (4 * ELEMENTS) else []
 
 
@@ -204,17 +201,13 @@ def load(tensors: list[np.ndarray], places: Places, other: TensorHandle) -> Tens
                 bits |= ~places.mask & outside
     else:
         values = allocate(places.loaded, dtype, places.by_columns)
-        flat = values.T if places.by_columns else values
         if not places.full and (outside.ndim or not places.gaps):
             np.copyto(values, outside)
         elif not places.full:
-            for shape, by_rows, by_columns in places.gaps:
-                offset, strides = by_columns if places.by_columns else by_rows
-                np.ndarray(shape, dtype, flat, offset, strides).fill(outside)
+            for gap in places.gaps:
+                gap.of_tile(values).fill(outside)
         for box in places.boxes:
-            offset, strides = box.by_columns if places.by_columns else box.by_rows
-            source = np.ndarray(box.shape, dtype, memory, box.address, box.strides)
-            np.copyto(np.ndarray(box.shape, dtype, flat, offset, strides), source)
+            np.copyto(box.of_tile(values), box.of_memory(memory, dtype))
     if len(places.shape) != 2:
         values = values.reshape(-1 if len(places.shape) == 1 else places.shape)
     return TensorHandle(expand(values, places.shape), other.dtype.scalar)
@@ -228,12 +221,9 @@ def store(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> Non
     if places.at is not None:
         memory.view(places.dtype)[places.at] = data.reshape(-1) if places.mask is None else data.take(places.mask)
         return
-    by_columns = lies_by_columns(data)
-    flat = data.T if by_columns else np.ascontiguousarray(data)
+    data = data if lies_by_columns(data) else np.ascontiguousarray(data)
     for box in places.boxes:
-        offset, strides = box.by_columns if by_columns else box.by_rows
-        target = np.ndarray(box.shape, places.dtype, memory, box.address, box.strides)
-        np.copyto(target, np.ndarray(box.shape, places.dtype, flat, offset, strides))
+        np.copyto(box.of_memory(memory, places.dtype), box.of_tile(data))
 
 
 def maximum(tensors: list[np.ndarray], places: Places, value: TensorHandle) -> None:

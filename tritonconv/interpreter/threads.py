@@ -35,10 +35,12 @@ def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
     left, woken = iter(items), SimpleQueue()  # type: ignore[var-annotated]
     ended: list[BaseException | None] = []
     failure = None
-    for _ in range(shares):
-        _tasks.put(functools.partial(_share, function, left, ended, woken))
+    put = 0
     while len(ended) < shares:
         try:
+            while put < shares:
+                _tasks.put(functools.partial(_share, function, left, ended, woken))
+                put += 1
             while len(ended) < shares:  # not a count of what is got: a signal's exception may lose one
                 woken.get()
         except BaseException as error:  # a signal's: the others write into the caller's memory until they end

@@ -1,7 +1,8 @@
-"""The built-in tiles, by operator: pure host code, from (operator, dtype, architecture, size), never the exact batch.
+"""The built-in tiles, by operator: pure host code, from (operator, dtype, architecture, size).
 
-Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory; the
-interpreter pays for each operation of each program and wants few programs with tiles as large as a cache holds.
+Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory, and
+that never depend on the exact batch, or another one would compile every kernel anew. The interpreter pays for each
+operation of each program and wants few programs with tiles as large as a cache holds.
 """
 
 from collections.abc import Callable
