@@ -1,5 +1,8 @@
 """numpy arrays as Triton's interpreter holds tiles: broadcast ones, bfloat16 as bits, and sums of rows and columns."""
 
+import ctypes
+import math
+
 import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import TensorHandle
@@ -26,27 +29,10 @@ def broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) -> np.ndarray:
-    """An array in C order, or Fortran order."""
-    size = 1
-    for length in shape:
-        size *= length
-    flat = np.empty(size + ALIGNMENT // dtype.itemsize, dtype)
-    start = -flat.ctypes.data % ALIGNMENT // dtype.itemsize
-    flat = flat[start : start + size]
-    return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)
-
-
-def is_aligned(data: np.ndarray) -> bool:
-    return data.ctypes.data % ALIGNMENT == 0
-
-
-def aligned(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """It, or a copy, of this dtype, that may be written and begins at a multiple of ALIGNMENT."""
-    if data.dtype == dtype and data.flags.writeable and is_aligned(data):
-        return data
-    copy = allocate(data.shape, dtype, lies_by_columns(data))
-    np.copyto(copy, data)
-    return copy
+    """An array in C order, or Fortran order, that begins at a multiple of ALIGNMENT."""
+    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
+    return np.ndarray(shape, dtype, raw, start, None, "F" if by_columns else "C")
 
 
 def lies_by_columns(data: np.ndarray) -> bool:

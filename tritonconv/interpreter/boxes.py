@@ -36,6 +36,21 @@ class Box(NamedTuple):
         flat, (offset, strides) = (tile.T, self.by_columns) if lies_by_columns(tile) else (tile, self.by_rows)
         return np.ndarray(self.shape, tile.dtype, flat, offset, strides)
 
+    def joined(self) -> "Box":
+        """With what lies between its lines, if that is little: fewer and longer lines."""
+        axes: list[tuple[int, ...]] = []
+        for n, *steps in zip(
+            self.shape[::-1], self.strides[::-1], self.by_rows[1][::-1], self.by_columns[1][::-1], strict=True
+        ):
+            count, *inner = axes[-1] if axes else (0, 0)
+            times = steps[0] // inner[0] if inner[0] else 0
+            if count <= times <= 2 * count and steps == [step * times for step in inner]:
+                axes[-1] = ((n - 1) * times + count, *inner)
+            else:
+                axes.append((n, *steps))
+        shape, strides, by_rows, by_columns = zip(*axes[::-1], strict=True) if axes else ((),) * 4
+        return Box(shape, self.address, strides, (self.by_rows[0], by_rows), (self.by_columns[0], by_columns))
+
 
 class Places(NamedTuple):
     """Where the elements of a tile lie in memory: in boxes, or at an index each."""
@@ -48,7 +63,7 @@ class Places(NamedTuple):
     full: bool = False  # the mask holds everywhere
     by_columns: bool = False  # memory does: a loaded tile is put in Fortran order
     boxes: tuple[Box, ...] = ()
-    gaps: tuple[Box, ...] = ()  # no address: all that the mask leaves out; if there are none, it may be anything
+    gaps: tuple[Box, ...] = ()  # all that the mask leaves out, without address; then boxes may reach into them
     at: np.ndarray | None = None  # in elements: of the tile to load, 0 where masked; or of what the mask leaves
     mask: np.ndarray | None = None  # of the tile to load, all bits where it holds; or the places in the tile it leaves
 
@@ -60,10 +75,13 @@ class Places(NamedTuple):
 
 
 def runs(places: np.ndarray, addresses: np.ndarray) -> list[Run]:
-    """All places in as few runs as one pass an axis finds."""
+    """All places, in some order, in as few runs as one pass an axis finds."""
     counts = np.empty((0, len(places)), np.int64)
     steps: list[tuple[int, int]] = []
     while len(places) > 1 and len(steps) < DEPTH:
+        if steps:  # runs that are alike lie side by side
+            order = np.lexsort(counts)
+            places, addresses, counts = places[order], addresses[order], counts[:, order]
         place, address = np.diff(places), np.diff(addresses)
         alike = (counts[:, 1:] == counts[:, :-1]).all(0)
         step, joined = _commonest(place, address, alike)

@@ -13,15 +13,14 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tritonconv.interpreter import memory, threads
 from tritonconv.interpreter.arrays import (
+    ALIGNMENT,
     Outer,
-    aligned,
     allocate,
     bfloat16_to_float32,
     broadcast,
     collapse,
     expand,
     float32_to_bfloat16,
-    is_aligned,
     lies_by_columns,
     shape_of,
     split,
@@ -51,38 +50,54 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
     By torch and not by numpy, whose BLAS brings threads of its own: two pools fight for the cores; but in full
     precision, whatever is set for the caller's own products.
     """
-    factors = (bfloat16_to_float32(t.data) if t.dtype.scalar == tl.bfloat16 else t.data for t in (a, b))
-    x, y = (aligned(factor, d.data.dtype) for factor in factors)
+    left, right = _factor(a, d.data.dtype), _factor(b, d.data.dtype)
     adds = collapse(d.data).size > 1 or bool(d.data.any())
-    if out is not None and is_aligned(out.data):
-        product = out.data
+    product = out.data if out is not None else None
+    into = None if product is None else torch.from_numpy(product)
+    if product is None or into.data_ptr() % ALIGNMENT:
+        product = allocate(d.data.shape, d.data.dtype, left.stride(0) < left.stride(1))
+        into = torch.from_numpy(product)
+        if adds:
+            np.copyto(product, d.data)
+    if torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):  # type: ignore[attr-defined]
+        threads.run(_add_product if adds else _put_product, _parts(into, left, right))
     else:
-        out, product = None, allocate(d.data.shape, d.data.dtype, lies_by_columns(x))
-    if torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):  # type: ignore[attr-defined]
-        np.add(np.matmul(x, y), d.data, out=product)
-        return TensorHandle(product, d.dtype.scalar)
-    if adds and out is None:
-        np.copyto(product, d.data)
-    left, right, into = map(torch.from_numpy, (x, y, product))
-    # in parts that depend on the sizes alone, so that threads do not change bits
-    count = max(1, x.size * y.shape[1] // PART)
-    if len(x) >= y.shape[1]:
-        parts = zip(into.chunk(count), left.chunk(count), itertools.repeat(right), strict=False)
-    else:
-        parts = zip(into.chunk(count, 1), itertools.repeat(left), right.chunk(count, 1), strict=False)
-    threads.run(_add_product if adds else _put_product, parts)
+        np.add(np.matmul(left.numpy(), right.numpy()), d.data, out=product)
     return TensorHandle(product, d.dtype.scalar)
 
 
 multiply.reused = (2,)  # type: ignore[attr-defined]
+Product = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # where it is put, and its factors
 
 
-def _add_product(part: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+def _factor(tile: TensorHandle, dtype: np.dtype) -> torch.Tensor:
+    """It, or a copy, of this dtype, that may be written and begins at a multiple of ALIGNMENT."""
+    data = bfloat16_to_float32(tile.data) if tile.dtype.scalar == tl.bfloat16 else tile.data
+    if data.dtype == dtype and data.flags.writeable:
+        factor = torch.from_numpy(data)
+        if factor.data_ptr() % ALIGNMENT == 0:
+            return factor
+    copy = allocate(data.shape, dtype, lies_by_columns(data))
+    np.copyto(copy, data)
+    return torch.from_numpy(copy)
+
+
+def _parts(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> list[Product]:
+    """They depend on the sizes alone, so that threads do not change bits."""
+    count = left.numel() * right.shape[1] // PART
+    if count <= 1:
+        return [(into, left, right)]
+    if len(left) >= right.shape[1]:
+        return [*zip(into.chunk(count), left.chunk(count), itertools.repeat(right), strict=False)]
+    return [*zip(into.chunk(count, 1), itertools.repeat(left), right.chunk(count, 1), strict=False)]
+
+
+def _add_product(part: Product) -> None:
     into, left, right = part
     torch.addmm(into, left, right, out=into)  # with `out=`, autocast leaves it alone
 
 
-def _put_product(part: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+def _put_product(part: Product) -> None:
     into, left, right = part
     torch.mm(left, right, out=into)
 
@@ -162,13 +177,15 @@ class Builder(InterpreterBuilder):
         if condition.data.dtype != np.bool_ or a.data.dtype != b.data.dtype:
             return super().create_select(condition, a, b)
         bits = np.dtype(f"i{a.data.itemsize}")
-        take, x, y = collapse(condition.data).view(np.int8), collapse(a.data).view(bits), collapse(b.data).view(bits)
+        take, x, y = collapse(condition.data), collapse(a.data).view(bits), collapse(b.data).view(bits)
+        if not isinstance(condition, Loaded) and take.all() and a.data.shape == shape:
+            return a
         if y.size == 1 and not y.any():
-            out = x & np.negative(take, dtype=bits)
+            out = x * take.view(np.int8)
         elif x.size == 1 and not x.any():
-            out = y & (take - np.int8(1)).astype(bits)
+            out = y * (~take).view(np.int8)
         else:
-            out = ((x ^ y) & np.negative(take, dtype=bits)) ^ y
+            out = _over(np.bitwise_xor, _over(np.multiply, x ^ y, take.view(np.int8)), y)
         return TensorHandle(expand(out.view(a.data.dtype), shape), a.dtype.scalar)
 
     def create_reduce(self, value: TensorHandle, fold: Callable, axis: int, keep_dims: bool) -> TensorHandle:
@@ -195,6 +212,11 @@ class Builder(InterpreterBuilder):
             raise NotImplementedError(f"{op} in the interpreter")
         memory.access(memory.maximum, ptrs, mask, value)
         return value  # what was there before is not kept
+
+
+def _over(op: Callable, values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The operation's result in the memory of `values`, if it fits there."""
+    return op(values, other, out=values if broadcast(values.shape, other.shape) == values.shape else None)
 
 
 def _everywhere(ptr: TensorHandle) -> TensorHandle:

@@ -39,13 +39,21 @@ def access(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: Tenso
 
     Where pointers and mask do not come from memory, the places are a constant of the record.
     """
-    if act is maximum and recording.active is not None:
-        recording.active.apart = False
-    if recording.active is None:
+    recorder = recording.active
+    if recorder is None:
         return _at_pointers(tensors, act, ptrs, mask, operand)
+    if act is not load:
+        recorder.loaded.clear()
+        recorder.apart = recorder.apart and act is not maximum
     if isinstance(ptrs, recording.Loaded) or isinstance(mask, recording.Loaded):
-        return recording.active.call(_at_pointers, (tensors, act, ptrs, mask, operand), act)
-    return recording.active.call(act, (tensors, _locate(tensors, act, ptrs, mask, operand), operand), act)
+        return recorder.call(_at_pointers, (tensors, act, ptrs, mask, operand), act)
+    places = _locate(tensors, act, ptrs, mask, operand)
+    if act is not load or not places.boxes or isinstance(operand, recording.Loaded):
+        return recorder.call(act, (tensors, places, operand), act)
+    key = places, collapse(operand.data).tobytes()
+    if key not in recorder.loaded:
+        recorder.loaded[key] = recorder.call(act, (tensors, places, operand), act)
+    return recorder.loaded[key]
 
 
 def _at_pointers(
@@ -60,7 +68,8 @@ def _locate(
     """Raises IndexError: an unmasked pointer lies outside the tensor that the first one points into."""
     places = Places(shape_of(ptrs), _sides(shape_of(ptrs)), dtype_of(ptrs.get_element_ty()))
     where, valid = split(ptrs), split(mask)
-    if act is load and len(places.shape) <= 2 and collapse(vars(operand)["data"]).size == 1:
+    fills = act is load and collapse(vars(operand)["data"]).size == 1
+    if fills and len(places.shape) <= 2:
         changing = (
             _sides(collapse(tile.data).shape) if parts is None else tuple(map(len, parts))
             for tile, parts in ((ptrs, where), (mask, valid))
@@ -69,7 +78,7 @@ def _locate(
     found = None
     if where is not None and act is not maximum:
         parts = _parts(mask, valid, places.loaded)
-        found = None if parts is None else _in_boxes(tensors, where, parts, places)
+        found = None if parts is None else _in_boxes(tensors, where, parts, places, fills)
     return found or _at_index(tensors, act, ptrs, mask, places)
 
 
@@ -104,6 +113,7 @@ def _in_boxes(
     where: tuple[np.ndarray, np.ndarray],
     parts: list[tuple[np.ndarray, np.ndarray]],
     places: Places,
+    fills: bool,
 ) -> Places | None:
     """None if a gather of the elements takes less time than the boxes."""
     if not parts:
@@ -123,24 +133,27 @@ def _in_boxes(
     _require_inside(tensors, tensor, first, end)
     by_columns = _finest(down) < _finest(across)
     full = elements == math.prod(places.loaded)
-    gaps = _gaps(parts[0], places) if len(parts) == 1 and not full else []
+    gaps = _gaps(parts, places) if fills and not full else []
+    if gaps and len(found) == len(parts):
+        found = [box.joined() for box in found]
     return places._replace(
         tensor=tensor, end=end, full=full, by_columns=by_columns, boxes=tuple(found), gaps=tuple(gaps)
     )
 
 
-def _gaps(part: tuple[np.ndarray, np.ndarray], places: Places) -> list[Box]:
-    """What is left of a tile, if that is few boxes: a quarter of what a fill of the whole tile is worth."""
-    missing = [
-        np.setdiff1d(np.arange(n), held, assume_unique=True) for held, n in zip(part, places.loaded, strict=True)
-    ]
-    everywhere = np.arange(places.loaded[1])
+def _gaps(parts: list[tuple[np.ndarray, np.ndarray]], places: Places) -> list[Box]:
+    """What is left of a tile, if that is few boxes: half of what a fill of the whole tile is worth."""
+    height, width = map(np.arange, places.loaded)
+    rest = np.setdiff1d(width, np.concatenate([columns for _, columns in parts]), assume_unique=True)
     found: list[Box] = []
-    for rows, columns in ((missing[0], everywhere), (part[0], missing[1])):
-        if len(rows) and len(columns):
-            down, across = _runs(rows, rows), _runs(columns, columns)
+    for rows, columns in [(height[:0], rest), *parts]:
+        missing = np.setdiff1d(height, rows, assume_unique=True)
+        if len(missing) and len(columns):
+            down, across = _runs(missing, missing), _runs(columns, columns)
             found += boxes(down, across, 0, places.loaded, places.dtype.itemsize)
-    return found if len(found) <= math.prod(places.loaded) // (4 * ELEMENTS) else []
+        if len(found) > math.prod(places.loaded) // (2 * ELEMENTS):
+            return []
+    return found
 
 
 def _runs(places: np.ndarray, addresses: np.ndarray) -> list[Run]:
@@ -201,13 +214,12 @@ def load(tensors: list[np.ndarray], places: Places, other: TensorHandle) -> Tens
                 bits |= ~places.mask & outside
     else:
         values = allocate(places.loaded, dtype, places.by_columns)
-        if not places.full and (outside.ndim or not places.gaps):
+        if not places.full and not places.gaps:
             np.copyto(values, outside)
-        elif not places.full:
-            for gap in places.gaps:
-                gap.of_tile(values).fill(outside)
         for box in places.boxes:
             np.copyto(box.of_tile(values), box.of_memory(memory, dtype))
+        for gap in places.gaps:
+            gap.of_tile(values).fill(outside)
     if len(places.shape) != 2:
         values = values.reshape(-1 if len(places.shape) == 1 else places.shape)
     return TensorHandle(expand(values, places.shape), other.dtype.scalar)

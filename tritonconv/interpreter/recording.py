@@ -112,11 +112,13 @@ class Recorder:
         self.fixed: set[int] = set()  # those of constants
         self.size = 0
         self.apart = True
+        self.loaded: dict[tuple, TensorHandle] = {}  # what the program holds of memory: not to be loaded again
         self.plain: tuple[Callable, tuple, Any] | None = None
 
     def begin(self) -> None:
         """A program."""
         self.programs.append(Program())
+        self.loaded.clear()
 
     def give_up(self) -> None:
         """What follows cannot be replayed."""

@@ -59,13 +59,18 @@ def side(size: int, most: int) -> int:
     return triton.cdiv(size, triton.cdiv(size, most)) if size > 0 else 1
 
 
-def _interpreter_rows(rows: int, *columns: int) -> int:
-    return side(rows, max(1, INTERPRETER_TILE // max(columns)))
+def _interpreter_rows(x: torch.Tensor, rows: int, *columns: int) -> int:
+    """Whole images, where one fits: the same box of each is one box."""
+    most = max(1, INTERPRETER_TILE // max(columns))
+    image = rows // max(1, x.shape[0])
+    if 0 < image <= most:
+        return side(image * side(x.shape[0], most // image), most)
+    return side(rows, most)
 
 
 def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int, taps: int, flatten: bool) -> Tile:
     BLOCK_N, BLOCK_K = side(columns, 512), side(channels * taps if flatten else channels, 256)
-    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
+    return {"BLOCK_M": _interpreter_rows(x, pixels, BLOCK_N, BLOCK_K), "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
 def _interpreter_forward(
@@ -84,17 +89,17 @@ def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
     flatten = taps * C_in <= INTERPRETER_COLUMNS
     because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: {taps} taps of {C_in} channels")
     BLOCK_M, BLOCK_N = side(C_out, 512), side(C_in * taps if flatten else C_in, INTERPRETER_COLUMNS)
-    BLOCK_K = _interpreter_rows(pixels, BLOCK_M, BLOCK_N)
+    BLOCK_K = _interpreter_rows(x, pixels, BLOCK_M, BLOCK_N)
     return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
 
 def _interpreter_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
     BLOCK_N = side(channels, INTERPRETER_COLUMNS)
-    return {"BLOCK_M": _interpreter_rows(pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
+    return {"BLOCK_M": _interpreter_rows(x, pixels, BLOCK_N), "BLOCK_N": BLOCK_N}
 
 
 def _interpreter_elements(x: torch.Tensor, elements: int) -> Tile:
-    return {"BLOCK_M": _interpreter_rows(elements, 1)}
+    return {"BLOCK_M": side(elements, INTERPRETER_TILE)}
 
 
 # --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
