@@ -25,7 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
-DOTS = ("_put_product", "_add_product")  # what `tl.dot` is in the interpreter
+DOTS = ("multiply",)  # what `tl.dot` is in the interpreter
 # torch's own convolutions, poolings and what they are built from, under any of their names
 FORBIDDEN = {
     *(f"{name}{axes}d" for name in ("conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool") for axes in (1, 2, 3)),

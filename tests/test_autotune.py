@@ -416,7 +416,7 @@ def test_who_writes_waits_for_who_writes(folder):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff", b"[" * 10**5, b'{"choices": []}', b'{"choices": {"relu": {"BLOCK_M": 48}}}']
+    "content", [b"", b"{", b"[]", b"\xff", b"[" * 10**5, b'{"choices": []}', b'{"choices": {"relu": {"BLOCK_M": 0}}}']
 )
 def test_a_damaged_file_is_set_aside_with_one_warning(device, timed, folder, content):
     file = store.path(tuning.machine(picture(device).device))

@@ -18,15 +18,14 @@ from test_layers import LAYERS
 
 from tests import table
 from tritonconv import interpreter
-from tritonconv.interpreter import boxes, builder, memory, threads
+from tritonconv.interpreter import boxes, memory, threads
 from tritonconv.jit import jit
 from tritonconv.tuning import tiles
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="about the interpreter")
 THREADS = (1, 2, 3)
-# elements of a tile, of a part of a product, and that a box is worth: several programs, parts and boxes of what is
-# small; and the interpreter's own
-SIZES = ((64, 32, 4), (tiles.INTERPRETER_TILE, builder.PART, boxes.ELEMENTS))
+# elements of a tile, and that a box is worth: several programs and boxes of what is small; and the interpreter's own
+SIZES = ((64, 4), (tiles.INTERPRETER_TILE, boxes.ELEMENTS))
 
 
 @pytest.fixture
@@ -46,11 +45,10 @@ def results(case: table.Case, dtype: torch.dtype) -> list[torch.Tensor]:
     return [table.first(ours, x).detach(), *table.gradients(ours, x)]
 
 
-def differing(monkeypatch, case: table.Case, dtype: torch.dtype, sizes: tuple[int, int, int]) -> list[tuple[int, int]]:
+def differing(monkeypatch, case: table.Case, dtype: torch.dtype, sizes: tuple[int, int]) -> list[tuple[int, int]]:
     """(threads, number of the result) where a replay's bits are not those of interpreting; its values are torch's."""
-    tile, part, elements = sizes
+    tile, elements = sizes
     monkeypatch.setattr(tiles, "INTERPRETER_TILE", tile)
-    monkeypatch.setattr(builder, "PART", part)
     monkeypatch.setattr(memory, "ELEMENTS", elements)
     if sizes == SIZES[1]:
         monkeypatch.setattr(tiles, "side", exact_side)
@@ -131,6 +129,36 @@ def test_what_is_needed_again_is_not_written_over(kind, fresh):
         torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
+@jit
+def load_again_kernel(x_ptr, y_ptr, out_ptr, BY_MAXIMUM: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    first = tl.load(x_ptr + i)
+    if BY_MAXIMUM:
+        tl.atomic_max(y_ptr + i, first)
+    else:
+        tl.store(y_ptr + i, first)
+    again, at_four = tl.load(x_ptr + i), tl.load(x_ptr + i, mask=i < 4, other=0)
+    tl.store(out_ptr + i, first * 100 + again * 10 + at_four)
+    tl.store(out_ptr + i, tl.load(out_ptr + i) + tl.load(x_ptr + i, mask=i < 4, other=7))
+
+
+@pytest.mark.parametrize("by_maximum", [False, True])
+def test_what_a_store_may_have_changed_is_loaded_again(by_maximum, fresh):
+    """x and y lie in one memory; and a load under another mask, or with other values outside it, is another load."""
+    memory_of_both, out = torch.empty(12, dtype=torch.int32), torch.empty(8, dtype=torch.int32)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        memory_of_both.copy_(torch.randint(0, 10, (12,)))
+        before = memory_of_both.clone()
+        x, y = memory_of_both[:8], memory_of_both[2:10]
+        load_again_kernel[(1,)](x, y, out, BY_MAXIMUM=by_maximum, BLOCK=8)
+        expected = before.clone()
+        expected[2:10] = torch.maximum(before[2:10], before[:8]) if by_maximum else before[:8]
+        kept = torch.arange(8) < 4
+        last = expected[:8]
+        assert torch.equal(out, before[:8] * 100 + last * 10 + last * kept + torch.where(kept, last, 7))
+
+
 # --- tiles ---
 
 
@@ -208,6 +236,37 @@ def test_a_filter_over_images_is_a_few_runs():
     n, p, q = np.meshgrid(np.arange(3), np.arange(1, 5), np.arange(6), indexing="ij")
     places, addresses = ((n * 5 + p) * 7 + q).ravel(), (n * 100 + p * 10 + q).ravel() * 4
     assert boxes.runs(places, addresses) == [boxes.Run(7, 40, ((6, 1, 4), (4, 7, 40), (3, 35, 400)))]
+
+
+def test_runs_that_are_alike_are_one_run_whatever_lies_between():
+    """The first line of each of 4 images of 7×7, and of the other lines the first pixel."""
+    places = np.array([n * 49 + i for n in range(4) for i in (0, 1, 2, 3, 4, 5, 6, 7, 14, 21, 28, 35, 42)])
+    assert sorted(boxes.runs(places, places)) == [
+        boxes.Run(0, 0, ((8, 1, 1), (4, 49, 49))),
+        boxes.Run(14, 14, ((5, 7, 7), (4, 49, 49))),
+    ]
+
+
+@jit
+def border_kernel(x_ptr, out_ptr, SIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
+    """The pixels above and to the left of each, of one image of K channels; -1 outside."""
+    i, k = tl.arange(0, BLOCK), tl.arange(0, K)
+    row, column = i // SIDE - 1, i % SIDE - 1
+    offs = (row * SIDE + column)[:, None] + (k * SIDE * SIDE)[None, :]
+    inside = ((row >= 0) & (column >= 0))[:, None] & (k < K)[None, :]
+    tl.store(out_ptr + i[:, None] * K + k[None, :], tl.load(x_ptr + offs, mask=inside, other=-1.0))
+
+
+def test_lines_are_copied_as_one_over_the_gaps_between_them(fresh):
+    """A copy of short lines takes longer than one of all that lies between too; what the mask leaves out is filled."""
+    fresh.setattr(memory, "ELEMENTS", 10)
+    x, out = torch.randn(3, 8, 8), torch.empty(8, 8, 3)
+    for _ in range(2):
+        border_kernel[(1,)](x, out, SIDE=8, K=3, BLOCK=64)
+        assert torch.equal(out[1:, 1:], x[:, :-1, :-1].permute(1, 2, 0))
+        assert (out[0] == -1).all() and (out[:, 0] == -1).all()
+    places = loaded_places()
+    assert [box.shape for box in places.boxes] == [(55, 3)] and len(places.gaps) == 2
 
 
 def test_places_twice_at_one_address_are_not_copied_by_twos():

@@ -35,13 +35,12 @@ def pick(operator: str, architecture: str, dtype: torch.dtype = torch.float32, *
     taps=st.integers(1, 121),
 )
 def test_tiles_are_legal(architecture, operator, dtype, pixels, C_in, C_out, taps):
-    """Powers of two, no tile over Triton's limit, and on a GPU no side under the 16 that tl.dot wants."""
+    """No tile over Triton's limit, and on a GPU powers of two, none under the 16 that tl.dot wants."""
     tile = pick(operator, architecture, dtype, pixels=pixels, C_in=C_in, C_out=C_out, taps=taps)
     blocks = [tile[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
-    assert all(block == next_power_of_2(block) for block in blocks)
     assert max(math.prod(sides) for sides in itertools.combinations(blocks, 2)) <= TRITON_MAX_TENSOR_NUMEL
     if architecture != "interpreter":
-        assert min(blocks) >= 16
+        assert min(blocks) >= 16 and all(block == next_power_of_2(block) for block in blocks)
         assert {"num_warps", "num_stages"} <= set(tile)
 
 

@@ -4,6 +4,8 @@ from tests.faults.fault import Fault, faults
 
 REPLAY = "tests/test_replay.py::test_a_replay_has_the_bits_of_interpreting"
 RUNS = "test_runs_hold_every_place_once"
+AGAIN = "tests/test_replay.py::test_what_a_store_may_have_changed_is_loaded_again"
+JOINED = "tests/test_replay.py::test_lines_are_copied_as_one_over_the_gaps_between_them"
 SIZES = "test_a_record_belongs_to_its_sizes_and_not_to_its_tensors"
 
 LAUNCH = faults(
@@ -83,19 +85,8 @@ BUILDER = faults(
     "tests/test_jit.py",
     [
         ("collapse(d.data).size > 1 or bool(d.data.any())", "collapse(d.data).size > 1", "test_dot"),
-        (
-            "(bfloat16_to_float32(t.data) if t.dtype.scalar == tl.bfloat16 else t.data for t in (a, b))",
-            "(a.data, b.data)",
-            "test_dot",
-        ),
-        ("if adds and out is None:", "if adds:", REPLAY, "a product that is added to itself"),
-        ("zip(into.chunk(count), left.chunk(count),", "zip(into.chunk(count), [left] * count,", REPLAY),
-        ("left.chunk(count), itertools.repeat(right)", "left.chunk(count)[::-1], itertools.repeat(right)", REPLAY),
-        (
-            "itertools.repeat(left), right.chunk(count, 1)",
-            "itertools.repeat(left), right.chunk(count, 1)[::-1]",
-            REPLAY,
-        ),
+        ("bfloat16_to_float32(tile.data) if tile.dtype.scalar == tl.bfloat16 else tile.data", "tile.data", "test_dot"),
+        ("        if adds:\n            np.copyto(product, d.data)\n", "", "test_dot"),
         ("multiply.reused = (2,)", "multiply.reused = (0, 2)", REPLAY),
         (
             "if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:",
@@ -104,7 +95,7 @@ BUILDER = faults(
             "rows and columns whose sums leave 32 bits",
         ),
         ("op is np.bitwise_and if kind == tl.int1", "True if kind == tl.int1", "test_broadcast_arithmetic"),
-        ("out = y & (take - np.int8(1))", "out = y & take", "tests/test_pool.py::test_channels_last_along_three_axes"),
+        ("out = y * (~take)", "out = y * take", "tests/test_pool.py::test_channels_last_along_three_axes"),
         (
             "max(1, ptr.get_element_ty().primitive_bitwidth // 8)",
             "ptr.get_element_ty().primitive_bitwidth // 8",
@@ -116,7 +107,11 @@ BUILDER = faults(
             "test_one_place_read_under_a_mask",
         ),
         ("return TensorHandle(expand(out.data, shape), out.dtype)", "return out", "test_broadcast_arithmetic"),
-        ("& np.negative(take, dtype=bits)) ^ y", "& np.negative(take, dtype=bits)) ^ x", "test_broadcast_arithmetic"),
+        (
+            "_over(np.multiply, x ^ y, take.view(np.int8)), y)",
+            "_over(np.multiply, x ^ y, take.view(np.int8)), x)",
+            "test_broadcast_arithmetic",
+        ),
         (
             '("atomic_cas", "descriptor", "print")',
             '("atomic_cas", "descriptor")',
@@ -204,8 +199,8 @@ MEMORY = faults(
         ),
         ("    _require_inside(tensors, places.tensor, 0, places.end)\n", "", SIZES),
         (
-            'act is load and len(places.shape) <= 2 and collapse(vars(operand)["data"]).size == 1:',
-            "act is load and len(places.shape) <= 2:",
+            'fills = act is load and collapse(vars(operand)["data"]).size == 1',
+            "fills = act is load",
             "test_one_place_read_under_a_mask",
             "one pointer, values that differ where masked out",
         ),
@@ -214,8 +209,8 @@ MEMORY = faults(
         ("bits |= ~places.mask & outside", "pass", "test_a_records_size_is_what_it_holds"),
         ("            np.copyto(values, outside)\n", "            pass\n", "test_access_outside_a_tensor_raises"),
         (
-            "                gap.of_tile(values).fill(outside)\n",
-            "                pass\n",
+            "            gap.of_tile(values).fill(outside)\n",
+            "            pass\n",
             REPLAY,
         ),
         (
@@ -230,6 +225,10 @@ MEMORY = faults(
             "if True:",
             "tests/test_replay.py::test_columns_of_different_masks_are_boxes_of_their_own",
         ),
+        ("        recorder.loaded.clear()\n", "        pass\n", AGAIN),
+        ("key = places, collapse(operand.data).tobytes()", "key = places", AGAIN),
+        ("if gaps and len(found) == len(parts):", "if False:", JOINED),
+        ("for rows, columns in [(height[:0], rest), *parts]:", "for rows, columns in parts:", REPLAY),
         ("(whole[:, 1:] != whole[:, :-1]).any(0)", "(whole[:, 1:] != whole[:, :-1]).all(0)", REPLAY),
         (
             "by_columns = _finest(down) < _finest(across)",
@@ -256,6 +255,13 @@ BOXES = faults(
             "if inner[0] > SHORT or not outer",
             "if True or not outer",
             "test_places_twice_at_one_address_are_not_copied_by_twos",
+        ),
+        ("if count <= times <= 2 * count and", "if times and", REPLAY),
+        ("and steps == [step * times for step in inner]", "", REPLAY),
+        (
+            "        if steps:  # runs",
+            "        if False:  # runs",
+            "test_runs_that_are_alike_are_one_run_whatever_lies_between",
         ),
         ("DEPTH = 7", "DEPTH = 1", "test_a_filter_over_images_is_a_few_runs"),
         ("address + row.address + column.address", "address + row.address", REPLAY),
@@ -320,8 +326,8 @@ RECORDING = faults(
             "tests/test_replay.py::test_what_is_needed_again_is_not_written_over",
         ),
         (
-            "        if self.apart and len",
-            "        if len",
+            "for program in self.programs] if self.apart else [self.programs]",
+            "for program in self.programs]",
             "tests/test_layers.py::test_of_several_pixels_at_one_index_the_last_is_kept",
             "atomics",
         ),

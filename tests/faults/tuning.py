@@ -126,6 +126,7 @@ TILES = [
         "tritonconv/tuning/candidates.py",
         CANDIDATES,
         [
+            ('if "num_warps" in choice and not', "if not", "test_candidates_are_few_different_and_legal"),
             (
                 "    return [tile for i, tile in enumerate([first, *others]) if tile not in [first, *others][:i]]",
                 "    return [first, *others]",

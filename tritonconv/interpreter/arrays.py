@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from typing import Any
 
 import numpy as np
 import triton.language as tl
@@ -30,7 +31,7 @@ def broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype, by_columns: bool = False) -> np.ndarray:
     """An array in C order, or Fortran order, that begins at a multiple of ALIGNMENT."""
-    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    raw: Any = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
     start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
     return np.ndarray(shape, dtype, raw, start, None, "F" if by_columns else "C")
 

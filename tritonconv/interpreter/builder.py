@@ -1,7 +1,6 @@
 """What an operation of Triton's language does to numpy arrays."""
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,6 @@ from tritonconv.interpreter.arrays import (
 from tritonconv.interpreter.recording import Loaded, plain, recorded, unrecorded
 
 BITWISE = (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
-PART = 2**22  # products of numbers that are worth a thread: it takes a few of them to wake one
 FLOATING = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.fmax, np.fmin)
 
 
@@ -52,22 +50,22 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
     """
     left, right = _factor(a, d.data.dtype), _factor(b, d.data.dtype)
     adds = collapse(d.data).size > 1 or bool(d.data.any())
-    product = out.data if out is not None else None
-    into = None if product is None else torch.from_numpy(product)
-    if product is None or into.data_ptr() % ALIGNMENT:
+    product = None if out is None else out.data
+    if product is None or torch.from_numpy(product).data_ptr() % ALIGNMENT:
         product = allocate(d.data.shape, d.data.dtype, left.stride(0) < left.stride(1))
-        into = torch.from_numpy(product)
         if adds:
             np.copyto(product, d.data)
+    into = torch.from_numpy(product)
     if torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):  # type: ignore[attr-defined]
-        threads.run(_add_product if adds else _put_product, _parts(into, left, right))
+        act = functools.partial(torch.addmm, into) if adds else torch.mm
+        # with `out=`, autocast leaves it alone; in a worker, torch has one thread
+        threads.run(lambda factors: act(*factors, out=into), [(left, right)])
     else:
         np.add(np.matmul(left.numpy(), right.numpy()), d.data, out=product)
     return TensorHandle(product, d.dtype.scalar)
 
 
 multiply.reused = (2,)  # type: ignore[attr-defined]
-Product = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # where it is put, and its factors
 
 
 def _factor(tile: TensorHandle, dtype: np.dtype) -> torch.Tensor:
@@ -80,26 +78,6 @@ def _factor(tile: TensorHandle, dtype: np.dtype) -> torch.Tensor:
     copy = allocate(data.shape, dtype, lies_by_columns(data))
     np.copyto(copy, data)
     return torch.from_numpy(copy)
-
-
-def _parts(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> list[Product]:
-    """They depend on the sizes alone, so that threads do not change bits."""
-    count = left.numel() * right.shape[1] // PART
-    if count <= 1:
-        return [(into, left, right)]
-    if len(left) >= right.shape[1]:
-        return [*zip(into.chunk(count), left.chunk(count), itertools.repeat(right), strict=False)]
-    return [*zip(into.chunk(count, 1), itertools.repeat(left), right.chunk(count, 1), strict=False)]
-
-
-def _add_product(part: Product) -> None:
-    into, left, right = part
-    torch.addmm(into, left, right, out=into)  # with `out=`, autocast leaves it alone
-
-
-def _put_product(part: Product) -> None:
-    into, left, right = part
-    torch.mm(left, right, out=into)
 
 
 class Builder(InterpreterBuilder):

@@ -75,11 +75,8 @@ class Record:
 
     def replay(self, tensors: list[np.ndarray]) -> None:
         """Do it again, on this memory."""
-        if self.apart and len(self.programs) > 1:
-            threads.run(lambda program: program.replay(tensors), self.programs)
-        else:
-            for program in self.programs:
-                program.replay(tensors)
+        shares = [[program] for program in self.programs] if self.apart else [self.programs]
+        threads.run(lambda share: [program.replay(tensors) for program in share], shares)
 
 
 class Loaded(TensorHandle):

@@ -19,7 +19,7 @@ _workers: list[threading.Thread] = []
 _here = threading.local()  # has `works` in a worker
 
 
-def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+def run(function: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """Call the function with each item; return when all have ended. In a worker, and with one thread, that is here.
 
     Raises:
@@ -52,7 +52,7 @@ def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
 
 
 def _share(
-    function: Callable[[Any], None], left: Iterable[Any], ended: list[BaseException | None], woken: SimpleQueue
+    function: Callable[[Any], Any], left: Iterable[Any], ended: list[BaseException | None], woken: SimpleQueue
 ) -> None:
     failure = None
     try:

@@ -5,6 +5,7 @@ A list depends on nothing but the choice's key and the built-in tile, so a store
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from triton import next_power_of_2
@@ -32,10 +33,10 @@ SHARED_BYTES = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942":
 LEAST_SHARED_BYTES = 101_376
 # Elements of one tile at which Triton stops.
 TRITON_MAX_TENSOR_NUMEL = 2**20
-# What each entry of a stored tile may be.
+# What each entry of a stored tile may be; on a GPU, where a tile says its warps, its sides are powers of two.
 POWERS = tuple(2**power for power in range(21))
-LEGAL: dict[str, tuple] = {
-    **dict.fromkeys(("BLOCK_M", "BLOCK_N", "BLOCK_K"), POWERS),
+LEGAL: dict[str, Sequence] = {
+    **dict.fromkeys(("BLOCK_M", "BLOCK_N", "BLOCK_K"), range(1, TRITON_MAX_TENSOR_NUMEL + 1)),
     "FLATTEN_TAPS": (False, True),
     "num_warps": POWERS[:6],
     "num_stages": tuple(range(1, 9)),
@@ -89,6 +90,8 @@ def is_legal(choice: object) -> bool:
     if not all(name in LEGAL and type(value) in (int, bool) and value in LEGAL[name] for name, value in choice.items()):
         return False
     blocks = [value for name, value in choice.items() if name.startswith("BLOCK_")]
+    if "num_warps" in choice and not all(value in POWERS for value in blocks):
+        return False
     return all(math.prod(sides) <= TRITON_MAX_TENSOR_NUMEL for sides in itertools.combinations(blocks, 2))
 
 

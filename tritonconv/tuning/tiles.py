@@ -14,8 +14,10 @@ from triton import next_power_of_2
 from tritonconv.tuning.device import architecture, dot_precision
 from tritonconv.tuning.reasons import Tile, because
 
-# Elements of the largest tile in the interpreter, and its columns where they need not be few for a product.
+# Elements of the largest tile in the interpreter; of the smallest that another thread is worth; and a tile's columns
+# where they need not be few for a product.
 INTERPRETER_TILE = 2**18
+INTERPRETER_SHARE = 2**16
 INTERPRETER_COLUMNS = 1024
 # Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
 FLATTEN_BELOW = 16
@@ -60,8 +62,9 @@ def side(size: int, most: int) -> int:
 
 
 def _interpreter_rows(x: torch.Tensor, rows: int, *columns: int) -> int:
-    """Whole images, where one fits: the same box of each is one box."""
-    most = max(1, INTERPRETER_TILE // max(columns))
+    """Of two programs or more if they are not small; whole images where one fits: the same box of each is one box."""
+    most, least = (max(1, elements // max(columns)) for elements in (INTERPRETER_TILE, INTERPRETER_SHARE))
+    most = min(most, max(triton.cdiv(rows, 2), least))
     image = rows // max(1, x.shape[0])
     if 0 < image <= most:
         return side(image * side(x.shape[0], most // image), most)
