@@ -4,13 +4,15 @@
 
 steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py,
 tests included. example: README's first command after installation. The first call on new sizes is told apart: it is
-interpreted and recorded; the others replay the records.
+interpreted and recorded; the others replay the records. OMP_WAIT_POLICY is passive unless the environment says
+otherwise: torch's threads else keep the cores busy while they wait, and ours are late.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is there
 
 import torch
 from torch import nn
@@ -167,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     if "epoch" in works and args.data_dir is None:
         parser.error("epoch needs --data-dir, a folder with MNIST's 60,000 digits")
 
-    conditions = environment.describe()
+    conditions = {**environment.describe(), "omp_wait_policy": os.environ["OMP_WAIT_POLICY"]}
     measured, threads = [], torch.get_num_threads()
     for count in sorted({1, threads}):
         torch.set_num_threads(count)

@@ -9,11 +9,14 @@ The lesson, top to bottom: convert an ordinary torch model (`build_model`), take
 What other examples need too lies beside this file: the data, the state of a run, its checkpoints, its figures.
 """
 
+import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is there: its threads would keep the cores busy
 
 import arguments
 import atomic
@@ -127,8 +130,6 @@ def finish_epoch(training: Training, digits: Digits) -> None:
 
 def train(args: Namespace) -> float:
     """The whole run, or the rest of one; returns the accuracy on the test digits."""
-    if args.device.type == "cpu" and args.backend == "triton":
-        torch.set_num_threads(1)  # a second one saves nothing (0.15 s a step on 2 cores) and is late on a busy machine
     digits, note = from_rank_zero(lambda: load_digits(args.data_dir)), ""
     if args.limit is not None:
         digits = digits.subset(args.limit, len(digits.test_labels))

@@ -66,6 +66,7 @@ def multiply(a: TensorHandle, b: TensorHandle, d: TensorHandle, out: TensorHandl
 
 
 multiply.reused = (2,)  # type: ignore[attr-defined]
+multiply.multiplies = True  # type: ignore[attr-defined]
 
 
 def _factor(tile: TensorHandle, dtype: np.dtype) -> torch.Tensor:

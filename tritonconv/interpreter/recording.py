@@ -72,11 +72,20 @@ class Record:
     programs: list[Program]
     size: int  # bytes of its constants
     apart: bool  # no program reads what another writes
+    multiplies: bool  # by torch, which has one thread in a worker
 
     def replay(self, tensors: list[np.ndarray]) -> None:
         """Do it again, on this memory."""
         shares = [[program] for program in self.programs] if self.apart else [self.programs]
-        threads.run(lambda share: [program.replay(tensors) for program in share], shares)
+        if self.multiplies or len(shares) != 1:
+            threads.run(lambda share: _replay(share, tensors), shares)
+        else:
+            _replay(shares[0], tensors)
+
+
+def _replay(programs: list[Program], tensors: list[np.ndarray]) -> None:
+    for program in programs:
+        program.replay(tensors)
 
 
 class Loaded(TensorHandle):
@@ -182,7 +191,9 @@ class Recorder:
             return None
         for program in self.programs:
             program.finish()
-        return Record([p for p in self.programs if p.instructions], self.size, self.apart)
+        functions = {step.function for program in self.programs for step in program.instructions}
+        multiplies = any(hasattr(function, "multiplies") for function in functions)
+        return Record([p for p in self.programs if p.instructions], self.size, self.apart, multiplies)
 
 
 def _lies_as(array: np.ndarray, other: np.ndarray) -> bool:

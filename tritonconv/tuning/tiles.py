@@ -91,7 +91,10 @@ def _interpreter_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps
     # with all taps in one block dy is loaded once, and one product is quicker than one for each tap
     flatten = taps * C_in <= INTERPRETER_COLUMNS
     because("taps", flatten, f"{'taps flattened' if flatten else 'a tap at a time'}: {taps} taps of {C_in} channels")
-    BLOCK_M, BLOCK_N = side(C_out, 512), side(C_in * taps if flatten else C_in, INTERPRETER_COLUMNS)
+    columns, most = C_in * taps if flatten else C_in, INTERPRETER_COLUMNS
+    if flatten and pixels * columns > 16 * INTERPRETER_SHARE:  # of two programs
+        most = min(most, triton.cdiv(columns, 2))
+    BLOCK_M, BLOCK_N = side(C_out, 512), side(columns, most)
     BLOCK_K = _interpreter_rows(x, pixels, BLOCK_M, BLOCK_N)
     return {"FLATTEN_TAPS": flatten, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
 
