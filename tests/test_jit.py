@@ -597,6 +597,7 @@ def test_a_product_is_in_full_precision_and_changes_no_switch_of_torchs(device, 
 
     monkeypatch.setattr(torch, "matmul", watched(torch.matmul))
     monkeypatch.setattr(np, "matmul", watched(np.matmul))
+    monkeypatch.setattr(tinterpreter, "_records", OrderedDict())
     threads = torch.get_num_threads()
     exact = 1 + 2**-20  # bfloat16 would round it to 1
     try:
