@@ -130,6 +130,20 @@ def test_what_is_needed_again_is_not_written_over(kind, fresh):
 
 
 @jit
+def choose_kernel(x_ptr, n, out_ptr):
+    i = tl.program_id(0)
+    tl.store(out_ptr + i, tl.where(n > 0, n, tl.load(x_ptr + i)) + n)
+
+
+def test_a_choice_known_beforehand_leaves_the_argument_that_it_takes_a_constant(fresh):
+    """An argument is every program's; what one of them notes in its place would be its own."""
+    x, out = torch.arange(3, dtype=torch.int32), torch.empty(3, dtype=torch.int32)
+    for n in (5, 5, -5, -5):
+        choose_kernel[(3,)](x, n, out)
+        assert torch.equal(out, torch.full((3,), 2 * n) if n > 0 else x + n)
+
+
+@jit
 def load_again_kernel(x_ptr, y_ptr, out_ptr, BY_MAXIMUM: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     first = tl.load(x_ptr + i)

@@ -157,7 +157,8 @@ class Builder(InterpreterBuilder):
             return super().create_select(condition, a, b)
         bits = np.dtype(f"i{a.data.itemsize}")
         take, x, y = collapse(condition.data), collapse(a.data).view(bits), collapse(b.data).view(bits)
-        if not isinstance(condition, Loaded) and take.all() and a.data.shape == shape:
+        known = not isinstance(condition, Loaded) and (isinstance(a, Loaded) or not isinstance(b, Loaded))
+        if known and a.data.shape == shape and take.all():
             return a
         if y.size == 1 and not y.any():
             out = x * take.view(np.int8)

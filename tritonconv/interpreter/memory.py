@@ -50,7 +50,7 @@ def access(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: Tenso
     places = _locate(tensors, act, ptrs, mask, operand)
     if act is not load or not places.boxes or isinstance(operand, recording.Loaded):
         return recorder.call(act, (tensors, places, operand), act)
-    key = places, collapse(operand.data).tobytes()
+    key = places, operand.dtype.scalar.name, collapse(operand.data).tobytes()
     if key not in recorder.loaded:
         recorder.loaded[key] = recorder.call(act, (tensors, places, operand), act)
     return recorder.loaded[key]

@@ -14,7 +14,7 @@ from triton import next_power_of_2
 from tritonconv.tuning.device import architecture, dot_precision
 from tritonconv.tuning.reasons import Tile, because
 
-# Elements of the largest tile in the interpreter; of the smallest that another thread is worth; and a tile's columns
+# Elements of the largest tile in the interpreter; of the smallest that is worth another thread; and a tile's columns
 # where they need not be few for a product.
 INTERPRETER_TILE = 2**18
 INTERPRETER_SHARE = 2**16
