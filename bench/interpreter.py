@@ -1,16 +1,18 @@
 """The interpreter on the CPU beside torch's own layers, in turn, in one process, on as many threads.
 
-    python -m bench.interpreter [steps] [epoch] [example] [--only TEXT] [--data-dir DIR] [--json FILE]
+    python -m bench.interpreter [steps] [epoch] [example] [--only TEXT] [--tiles N ...] [--data-dir DIR] [--json FILE]
 
 steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py,
 tests included. example: README's first command after installation. The first call on new sizes is told apart: it is
-interpreted and recorded; the others replay the records. OMP_WAIT_POLICY is passive unless the environment says
-otherwise: torch's threads else keep the cores busy while they wait, and ours are late.
+interpreted and recorded; the others replay the records. --tiles measures steps with tiles of at most so many elements,
+each in the place of tuning's INTERPRETER_TILE, which is chosen by it. OMP_WAIT_POLICY is passive unless the environment
+says otherwise: torch's threads else keep the cores busy while they wait, and ours are late.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -34,6 +36,7 @@ from bench import rows as results
 from examples.networks import mnist_cnn3
 from tests.networks import NETWORKS
 from tritonconv import interpreter
+from tritonconv.tuning import tiles
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mnist.py"
 WORKS = ("steps", "epoch", "example")
@@ -60,6 +63,7 @@ class Measured:
     torchs: list[float]
     first: float | None = None  # seconds of our first call
     accuracy: list[float] | None = None
+    tile: int | None = None  # elements, where several were asked for
 
     @property
     def ratio(self) -> float:
@@ -131,6 +135,7 @@ def table(measured: Sequence[Measured]) -> str:
             {
                 "on the CPU": m.work,
                 "threads": m.threads,
+                **({"tile": m.tile} if any(m.tile for m in measured) else {}),
                 "ours, s": _seconds(m.ours),
                 "torch, s": _seconds(m.torchs),
                 "ours is": f"{m.ratio:.2g}x slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}x faster",
@@ -156,6 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="*", metavar="steps|epoch|example", help="what to measure (steps)")
     parser.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains it")
+    parser.add_argument("--tiles", type=int, nargs="+", metavar="N", help="elements of a tile at most, to compare")
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four IDX files, for `epoch`")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (%(default)s)")
     parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the figures here")
@@ -166,16 +172,21 @@ def main(argv: list[str] | None = None) -> None:
     steps = [work for work in STEPS if args.only in work] if "steps" in works else []
     if "steps" in works and not steps:
         parser.error(f"--only {args.only!r} is in no name: {'; '.join(STEPS)}")
+    if min(args.tiles or [1]) < 1:
+        parser.error(f"--tiles must be at least 1, but got {min(args.tiles)}")
     if args.repeats < 1:
         parser.error(f"--repeats must be at least 1, but got {args.repeats}")
     if "epoch" in works and args.data_dir is None:
         parser.error("epoch needs --data-dir, a folder with MNIST's 60,000 digits")
 
     conditions = {**environment.describe(), "omp_wait_policy": os.environ["OMP_WAIT_POLICY"]}
-    measured, threads = [], torch.get_num_threads()
+    measured, threads, default = [], torch.get_num_threads(), tiles.INTERPRETER_TILE
     for count in sorted({1, threads}):
         torch.set_num_threads(count)
-        measured += [measure_step(work, args.repeats) for work in steps]
+        for work, tile in itertools.product(steps, args.tiles or [None]):
+            tiles.INTERPRETER_TILE = tile or default
+            measured.append(dataclasses.replace(measure_step(work, args.repeats), tile=tile))
+    tiles.INTERPRETER_TILE = default
     if "epoch" in works:
         options = ["--data-dir", str(args.data_dir), "--limit", "60000", "--epochs", "1"]
         measured.append(measure_training("one epoch of 60,000 digits", options))

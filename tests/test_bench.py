@@ -19,6 +19,7 @@ from bench import interpreter as interpreter_bench
 from bench.rows import Row
 from bench.workloads import Problem, Workload
 from tritonconv import interpreter
+from tritonconv.tuning import tiles
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = sorted((ROOT / "bench" / "results").glob("*.json"))
@@ -593,6 +594,21 @@ def test_the_interpreters_bench(tmp_path, capsys):
     assert "x slower" in capsys.readouterr().out
 
 
+@cpu_only
+def test_the_interpreters_bench_compares_tiles(tmp_path, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(interpreter_bench, "STEPS", {"a pooling": (lambda: torch.nn.MaxPool2d(2), (1, 2, 6, 6))})
+    monkeypatch.setattr(
+        interpreter_bench, "measure_step", lambda *_: measured.append(tiles.INTERPRETER_TILE) or MEASURED
+    )
+    before = tiles.INTERPRETER_TILE
+    interpreter_bench.main(["--tiles", "64", "128", "--json", str(tmp_path / "run.json")])
+    rows = json.loads((tmp_path / "run.json").read_text())["rows"]
+    assert measured == [row["tile"] for row in rows] == [64, 128] * len({1, torch.get_num_threads()})
+    assert before == tiles.INTERPRETER_TILE
+    assert " 128 |" in capsys.readouterr().out
+
+
 def test_the_interpreters_steps_train():
     """Ours and torch's are the same network from the same weights, and one step changes them."""
     for convert in (True, False):
@@ -612,6 +628,7 @@ def test_the_interpreters_steps_train():
         (["--only", "AlexNet"], "--only 'AlexNet' is in no name: mnist-cnn3, batch 64; "),
         (["epoch"], "epoch needs --data-dir"),
         (["--repeats", "0"], "--repeats must be at least 1, but got 0"),
+        (["--tiles", "64", "0"], "--tiles must be at least 1, but got 0"),
     ],
 )
 def test_the_interpreters_bench_says_what_is_wrong(arguments, message, capsys):
