@@ -267,7 +267,42 @@ def test_broadcast_arithmetic(device):
     assert torch.equal(out, expected)
 
 
+@jit
+def masks_kernel(either_ptr, alike_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    r, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    offs = r[:, None] * COLUMNS + c[None, :]
+    tl.store(either_ptr + offs, ((r < 1)[:, None] | (c < 1)[None, :]).to(tl.int32))
+    first = tl.broadcast_to((c < 1)[None, :], (ROWS, COLUMNS))
+    alike = first == tl.broadcast_to((c < 3)[None, :], (ROWS, COLUMNS))
+    tl.store(alike_ptr + offs, alike.to(tl.int32))
+
+
+def test_masks_of_rows_and_columns(device):
+    either, alike = torch.empty(2, 2, 4, dtype=torch.int32, device=device)
+    masks_kernel[(1,)](either, alike, ROWS=2, COLUMNS=4)
+    assert either.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+    assert alike.tolist() == [[1, 0, 0, 1]] * 2
+
+
 # --- what the interpreter checks ---
+
+
+@jit
+def add_kernel(x_ptr, n, out_ptr, LOADED: tl.constexpr):
+    tl.store(out_ptr, (tl.load(x_ptr) + n if LOADED else n + n) // 2)
+
+
+@only_interpreted
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(("n", "fails"), [(2**30 - 1, False), (2**30, True), (-(2**30), False), (-(2**30) - 1, True)])
+def test_overflow_begins_at_32_bits(n, fails, loaded, device):
+    x, out = torch.full((2,), n, dtype=torch.int32, device=device)
+    if fails:
+        with pytest.raises(Exception, match="overflow"):
+            add_kernel[(1,)](x, n, out, LOADED=loaded)
+    else:
+        add_kernel[(1,)](x, n, out, LOADED=loaded)
+        assert out == n
 
 
 @only_interpreted
@@ -309,8 +344,37 @@ def test_a_shuffled_access_outside_a_tensor_raises(device):
     shuffle_kernel[(1,)](x, out, 1024, BLOCK=1024)
     shuffle_kernel[(1,)](x[:26], out, 6, BLOCK=1024)  # masked out: fine
     assert out.tolist() == [1] * 6 + [-1] * 1018
+    shuffle_kernel[(1,)](x[:0], out, 0, BLOCK=1024)  # all masked out
+    assert out.tolist() == [-1] * 1024
     with pytest.raises(IndexError, match="outside the tensor"):
         shuffle_kernel[(1,)](x[:25], out, 6, BLOCK=1024)
+
+
+@jit
+def reverse_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + (0 - i)))
+
+
+@jit
+def wrap_kernel(out_ptr, half, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    rows, columns = tl.arange(0, ROWS) + half, tl.arange(0, COLUMNS) + half
+    offs = rows[:, None] + columns[None, :]
+    tl.store(out_ptr + offs + (0 - half) + (0 - half), tl.zeros((ROWS, COLUMNS), tl.int8))
+
+
+@only_interpreted
+def test_access_just_outside_a_tensor_raises(device, monkeypatch):
+    """By one byte; before its beginning; and by an offset that would be right if 32 bits held it."""
+    x, out = torch.ones(4, dtype=torch.int8, device=device), torch.zeros(8, dtype=torch.int8, device=device)
+    with pytest.raises(IndexError, match="outside the tensor"):
+        copy_kernel[(1,)](x, out, 5, 5, BLOCK=8)
+    with pytest.raises(IndexError, match="outside the tensor"):
+        reverse_kernel[(1,)](torch.ones(8, device=device)[4:], torch.zeros(4, device=device), BLOCK=4)
+    monkeypatch.setattr(tinterpreter, "sanitize_overflow", False)
+    wrap_kernel[(1,)](out, 2**20, ROWS=2, COLUMNS=4)
+    with pytest.raises(IndexError, match="outside the tensor"):
+        wrap_kernel[(1,)](out, 2**30, ROWS=2, COLUMNS=4)
 
 
 @only_interpreted
@@ -456,7 +520,8 @@ def test_records_hold_no_more_than_their_limit(monkeypatch):
             copy_kernel[(1,)](torch.ones(64), out, 64, launched, BLOCK=64)
     assert len(replays) == 14  # neither the latest nor the one used most often goes
     assert 1 < len(tinterpreter._records) < 8
-    copy_kernel[(1,)](torch.ones(256), torch.zeros(256), 256, 7, BLOCK=256)  # one that takes the place of several
+    shuffle_kernel[(1,)](torch.ones(1021), torch.zeros(256), 256, BLOCK=256)  # one that takes the place of several
+    assert [*tinterpreter._records][-1][0] is shuffle_kernel.fn
     assert sum(record.size for record in tinterpreter._records.values()) <= 6000
 
 

@@ -146,31 +146,45 @@ def test_a_choice_known_beforehand_leaves_the_argument_that_it_takes_a_constant(
 @jit
 def load_again_kernel(x_ptr, y_ptr, out_ptr, BY_MAXIMUM: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
-    first = tl.load(x_ptr + i)
+    first, few = tl.load(x_ptr + i), tl.load(x_ptr + i, mask=i < 4, other=7)
     if BY_MAXIMUM:
         tl.atomic_max(y_ptr + i, first)
     else:
         tl.store(y_ptr + i, first)
-    again, at_four = tl.load(x_ptr + i), tl.load(x_ptr + i, mask=i < 4, other=0)
-    tl.store(out_ptr + i, first * 100 + again * 10 + at_four)
-    tl.store(out_ptr + i, tl.load(out_ptr + i) + tl.load(x_ptr + i, mask=i < 4, other=7))
+    again, others = tl.load(x_ptr + i, mask=i < 4, other=8), tl.load(x_ptr + i, mask=i < 4, other=9)
+    tl.store(out_ptr + i, first * 1000 + few * 100 + again * 10 + others)
 
 
 @pytest.mark.parametrize("by_maximum", [False, True])
 def test_what_a_store_may_have_changed_is_loaded_again(by_maximum, fresh):
     """x and y lie in one memory; and a load under another mask, or with other values outside it, is another load."""
-    memory_of_both, out = torch.empty(12, dtype=torch.int32), torch.empty(8, dtype=torch.int32)
+    both, out = torch.empty(12, dtype=torch.int32), torch.empty(8, dtype=torch.int32)
     for seed in range(3):
         torch.manual_seed(seed)
-        memory_of_both.copy_(torch.randint(0, 10, (12,)))
-        before = memory_of_both.clone()
-        x, y = memory_of_both[:8], memory_of_both[2:10]
-        load_again_kernel[(1,)](x, y, out, BY_MAXIMUM=by_maximum, BLOCK=8)
-        expected = before.clone()
-        expected[2:10] = torch.maximum(before[2:10], before[:8]) if by_maximum else before[:8]
-        kept = torch.arange(8) < 4
-        last = expected[:8]
-        assert torch.equal(out, before[:8] * 100 + last * 10 + last * kept + torch.where(kept, last, 7))
+        both.copy_(torch.randint(0, 10, (12,)))
+        before = both[:8].clone()
+        later = torch.maximum(both[2:10], before) if by_maximum else before
+        load_again_kernel[(1,)](both, both[2:], out, BY_MAXIMUM=by_maximum, BLOCK=8)
+        after = torch.cat([before[:2], later])[:8]
+        few, again, others = (
+            torch.where(torch.arange(8) < 4, x, other) for x, other in ((before, 7), (after, 8), (after, 9))
+        )
+        assert torch.equal(out, before * 1000 + few * 100 + again * 10 + others)
+
+
+@jit
+def store_kernel(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    r, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    row = tl.load(x_ptr + c)
+    tl.store(out_ptr + r[:, None] * COLUMNS + c[None, :], tl.broadcast_to(row[None, :], (ROWS, COLUMNS)))
+
+
+def test_a_row_is_stored_as_every_row(fresh):
+    x, out = torch.arange(4.0), torch.empty(8, 4)
+    for _ in range(2):
+        store_kernel[(1,)](x, out, ROWS=8, COLUMNS=4)
+        assert torch.equal(out, x.expand(8, 4))
+        x += 1
 
 
 # --- tiles ---
@@ -281,6 +295,14 @@ def test_lines_are_copied_as_one_over_the_gaps_between_them(fresh):
         assert (out[0] == -1).all() and (out[:, 0] == -1).all()
     places = loaded_places()
     assert [box.shape for box in places.boxes] == [(55, 3)] and len(places.gaps) == 2
+
+
+def test_lines_far_apart_stay_lines():
+    def lines(apart: int) -> boxes.Box:
+        return boxes.Box((3, 4), 0, (apart, 4), (0, (apart, 4)), (0, (apart, 4)))
+
+    assert lines(24).joined() == boxes.Box((16,), 0, (4,), (0, (4,)), (0, (4,)))
+    assert lines(40).joined() == lines(40)
 
 
 def test_places_twice_at_one_address_are_not_copied_by_twos():
