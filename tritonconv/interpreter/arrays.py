@@ -41,8 +41,8 @@ def lies_by_columns(data: np.ndarray) -> bool:
 
 
 class Outer(TensorHandle):
-    """A tile (M, K) made of rows (M,) and columns (K,), of length 1 where it does not change along them. Addresses and
-    offsets are sums of the two, a mask holds where both do. It is worked out when somebody looks at it."""
+    """A tile (M, K) of addresses or offsets that are sums of rows (M,) and columns (K,), of length 1 where it does not
+    change along them. It is worked out when somebody looks at it."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], dtype: tl.dtype) -> None:
         self.rows, self.columns, self.shape, self.dtype = rows, columns, shape, dtype
@@ -51,8 +51,7 @@ class Outer(TensorHandle):
     @property  # type: ignore[override]
     def data(self) -> np.ndarray:
         if "whole" not in self.__dict__:
-            combine = np.bitwise_and if self.rows.dtype == np.bool_ else np.add
-            self.whole = expand(combine(self.rows[:, None], self.columns[None, :]), self.shape)
+            self.whole = expand(self.rows[:, None] + self.columns[None, :], self.shape)
         return self.whole
 
 

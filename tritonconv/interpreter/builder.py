@@ -132,10 +132,9 @@ class Builder(InterpreterBuilder):
 
     @staticmethod
     def _outer(lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> Outer | None:
-        """What rows and columns make, if both operands are such, and it neither overflows nor comes from memory."""
+        """The sum of rows and columns, if both operands are such, and it neither overflows nor comes from memory."""
         kind = lhs.dtype.scalar
-        combines = op is np.bitwise_and if kind == tl.int1 else op is np.add and kind.is_int()
-        if kind != rhs.dtype.scalar or not combines:
+        if op is not np.add or kind != rhs.dtype.scalar or not kind.is_int() or kind == tl.int1:
             return None
         shape = broadcast(shape_of(lhs), shape_of(rhs))
         if len(shape) != 2 or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
@@ -144,10 +143,9 @@ class Builder(InterpreterBuilder):
         if left is None or right is None:
             return None
         rows, columns = (op(a, b) for a, b in zip(left, right, strict=True))
-        if kind != tl.int1:
-            limits, smallest, largest = np.iinfo(rows.dtype), (rows.min(), columns.min()), (rows.max(), columns.max())
-            if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:
-                return None
+        limits, smallest, largest = np.iinfo(rows.dtype), (rows.min(), columns.min()), (rows.max(), columns.max())
+        if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:
+            return None
         return Outer(rows, columns, shape, kind)
 
     def create_select(self, condition: TensorHandle, a: TensorHandle, b: TensorHandle) -> TensorHandle:
