@@ -268,19 +268,21 @@ def test_broadcast_arithmetic(device):
 
 
 @jit
-def masks_kernel(either_ptr, alike_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def masks_kernel(either_ptr, both_ptr, alike_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     r, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     offs = r[:, None] * COLUMNS + c[None, :]
     tl.store(either_ptr + offs, ((r < 1)[:, None] | (c < 1)[None, :]).to(tl.int32))
+    tl.store(both_ptr + offs, ((r < 1).to(tl.int32)[:, None] + (c < 1)[None, :]).to(tl.int32))
     first = tl.broadcast_to((c < 1)[None, :], (ROWS, COLUMNS))
     alike = first == tl.broadcast_to((c < 3)[None, :], (ROWS, COLUMNS))
     tl.store(alike_ptr + offs, alike.to(tl.int32))
 
 
 def test_masks_of_rows_and_columns(device):
-    either, alike = torch.empty(2, 2, 4, dtype=torch.int32, device=device)
-    masks_kernel[(1,)](either, alike, ROWS=2, COLUMNS=4)
+    either, both, alike = torch.empty(3, 2, 4, dtype=torch.int32, device=device)
+    masks_kernel[(1,)](either, both, alike, ROWS=2, COLUMNS=4)
     assert either.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+    assert both.tolist() == [[2, 1, 1, 1], [1, 0, 0, 0]]
     assert alike.tolist() == [[1, 0, 0, 1]] * 2
 
 

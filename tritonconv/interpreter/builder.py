@@ -134,7 +134,7 @@ class Builder(InterpreterBuilder):
     def _outer(lhs: TensorHandle, rhs: TensorHandle, op: Callable) -> Outer | None:
         """The sum of rows and columns, if both operands are such, and it neither overflows nor comes from memory."""
         kind = lhs.dtype.scalar
-        if op is not np.add or kind != rhs.dtype.scalar or not kind.is_int() or kind == tl.int1:
+        if op is not np.add or kind != rhs.dtype.scalar or not kind.is_int():
             return None
         shape = broadcast(shape_of(lhs), shape_of(rhs))
         if len(shape) != 2 or isinstance(lhs, Loaded) or isinstance(rhs, Loaded):
@@ -143,6 +143,8 @@ class Builder(InterpreterBuilder):
         if left is None or right is None:
             return None
         rows, columns = (op(a, b) for a, b in zip(left, right, strict=True))
+        if rows.dtype == np.bool_:  # masks
+            return None
         limits, smallest, largest = np.iinfo(rows.dtype), (rows.min(), columns.min()), (rows.max(), columns.max())
         if sum(map(int, smallest)) < limits.min or sum(map(int, largest)) > limits.max:
             return None
