@@ -187,6 +187,35 @@ def test_a_row_is_stored_as_every_row(fresh):
         x += 1
 
 
+@jit
+def own_factor_kernel(x_ptr, out_ptr, SIDE: tl.constexpr):
+    offs = tl.arange(0, SIDE)[:, None] * SIDE + tl.arange(0, SIDE)[None, :]
+    x = tl.load(x_ptr + offs)
+    tl.store(out_ptr + offs, tl.dot(x, x, x, input_precision="ieee"))
+
+
+def test_a_product_is_not_written_over_its_own_factor(fresh):
+    for _ in range(3):
+        x, out = torch.randint(-3, 4, (512, 512)).float(), torch.empty(512, 512)
+        own_factor_kernel[(1,)](x, out, SIDE=512)
+        assert torch.equal(out, x @ x + x)
+
+
+@jit
+def unused_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    constant = tl.load(x_ptr + i, mask=i < 0, other=i.to(tl.float32))
+    tl.store(out_ptr + i, constant + tl.load(x_ptr + i))
+    constant * 2.0  # last of all: nothing after it needs the constant
+
+
+def test_a_constant_is_not_written_over_at_a_programs_end(fresh):
+    for _ in range(3):
+        x, out = torch.randn(16), torch.empty(16)
+        unused_kernel[(1,)](x, out, BLOCK=16)
+        assert torch.equal(out, torch.arange(16.0) + x)
+
+
 # --- tiles ---
 
 

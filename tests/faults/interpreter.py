@@ -326,12 +326,12 @@ RECORDING = faults(
         (
             "if owner is not None and end",
             "if end",
-            "tests/test_replay.py::test_what_is_needed_again_is_not_written_over",
+            "tests/test_replay.py::test_a_constant_is_not_written_over_at_a_programs_end",
         ),
         (
             ".count(owner) == 1",
             ".count(owner) >= 1",
-            "tests/test_replay.py::test_what_is_needed_again_is_not_written_over",
+            "tests/test_replay.py::test_a_product_is_not_written_over_its_own_factor",
         ),
         (
             "for program in self.programs] if self.apart else [self.programs]",
