@@ -18,7 +18,8 @@ from test_layers import LAYERS
 
 from tests import table
 from tritonconv import interpreter
-from tritonconv.interpreter import boxes, memory, threads
+from tritonconv.interpreter import boxes, memory, recording, threads
+from tritonconv.interpreter.recording import Recorder
 from tritonconv.jit import jit
 from tritonconv.tuning import tiles
 
@@ -170,6 +171,23 @@ def test_what_a_store_may_have_changed_is_loaded_again(by_maximum, fresh):
             torch.where(torch.arange(8) < 4, x, other) for x, other in ((before, 7), (after, 8), (after, 9))
         )
         assert torch.equal(out, before * 1000 + few * 100 + again * 10 + others)
+
+
+@jit
+def many_loads_kernel(x_ptr, out_ptr, LOADS: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, i)
+    for number in range(LOADS):
+        tl.load(x_ptr + number * BLOCK + i)
+
+
+def test_a_loop_over_memory_does_not_hold_all_of_it(fresh):
+    """What is kept, to be handed out again, is a few tiles."""
+    recorders = []
+    fresh.setattr(recording, "Recorder", lambda limit: recorders.append(Recorder(limit)) or recorders[-1])
+    many_loads_kernel[(1,)](torch.zeros(800), torch.empty(8), LOADS=100, BLOCK=8)
+    (recorder,) = recorders
+    assert len(recorder.loaded) == recording.LOADS < 100
 
 
 @jit

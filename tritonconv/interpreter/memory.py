@@ -52,7 +52,7 @@ def access(act: Callable, ptrs: TensorHandle, mask: TensorHandle, operand: Tenso
         return recorder.call(act, (tensors, places, operand), act)
     key = places, operand.dtype.scalar.name, collapse(operand.data).tobytes()
     if key not in recorder.loaded:
-        recorder.loaded[key] = recorder.call(act, (tensors, places, operand), act)
+        recorder.keep(key, recorder.call(act, (tensors, places, operand), act))
     return recorder.loaded[key]
 
 

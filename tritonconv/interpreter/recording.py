@@ -15,6 +15,7 @@ from tritonconv.interpreter.arrays import collapse
 from tritonconv.interpreter.boxes import Places
 
 INSTRUCTION_BYTES = 1000  # about what an instruction holds beside the arrays
+LOADS = 32  # that a program keeps to be asked for again: a pooled 3x3 convolution has 25 in its turn
 TENSORS, NOTHING, FIRST = 0, 1, 2  # registers: of the launch's tensors, of what stores give, of a program's first value
 
 
@@ -125,6 +126,12 @@ class Recorder:
         """A program."""
         self.programs.append(Program())
         self.loaded.clear()
+
+    def keep(self, key: tuple, loaded: TensorHandle) -> None:
+        """The latest loads: all of a long loop's would be as much memory as im2col's."""
+        self.loaded[key] = loaded
+        if len(self.loaded) > LOADS:
+            del self.loaded[next(iter(self.loaded))]
 
     def give_up(self) -> None:
         """What follows cannot be replayed."""
