@@ -6,12 +6,11 @@ TRITON_INTERPRET=1 still sends every launch there.
 """
 
 import contextlib
-import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,8 +27,7 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 _recorded: "ContextVar[list[Launch] | None]" = ContextVar("launches recorded instead of run", default=None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One launch as a launcher asked for it: the kernel, its grid, its arguments by name, its compiler options."""
 
     kernel: "Kernel"
@@ -37,36 +35,64 @@ class Launch:
     arguments: dict[str, Any]
     options: dict[str, Any]
 
-
-class Kernel(JITFunction):
-    """A Triton kernel or device helper that runs compiled on a GPU and interpreted on a CPU. Made by `jit`."""
-
-    def run(self, *args: Any, grid: tuple[int, ...], warmup: bool, **kwargs: Any) -> Any:
-        """Launch on the device that holds the tensors.
+    def run(self, warmup: bool = False) -> CompiledKernel | None:
+        """Launch on the device that holds the tensors. Returns the machine code; None if it was interpreted.
 
         Raises:
             RuntimeError: the tensors lie on two devices.
             NotImplementedError: they lie on a device that is neither a CPU nor a GPU.
         """
-        kwargs.setdefault("enable_fp_fusion", True)  # Triton 3.9 warns where neither this nor its variable is set
-        if (recorded := _recorded.get()) is not None:
-            recorded.append(_bind(self, grid, args, kwargs))
-            return None
-        device = _common_device([*args, *kwargs.values()])
+        device = common_device(self.arguments.values())
         with _lock:
             if triton.knobs.runtime.interpret or device.type == "cpu":
-                return None if warmup else _interpret(_bind(self, grid, args, kwargs), device)
+                return None if warmup else _interpret(self, device)
             if device.type != "cuda":
                 raise NotImplementedError(
-                    f"Could not run '{self.fn.__name__}' on device '{device}': expected tensors on 'cpu' or 'cuda'"
+                    f"Could not run '{self.kernel.fn.__name__}' on device '{device}': expected tensors on 'cpu' or "
+                    "'cuda'"
                 )
             with torch.cuda.device(device):
-                return super().run(*args, grid=grid, warmup=warmup, **kwargs)
+                options = {"grid": self.grid, "warmup": warmup, **self.options}
+                return JITFunction.run(self.kernel, **self.arguments, **options)
+
+
+class Kernel(JITFunction):
+    """A Triton kernel or device helper that runs compiled on a GPU and interpreted on a CPU. Made by `jit`."""
+
+    def run(self, *args: Any, grid: tuple[int, ...], warmup: bool, **kwargs: Any) -> CompiledKernel | None:
+        """Launch, or where launches are recorded note it."""
+        kwargs.setdefault("enable_fp_fusion", True)  # Triton 3.9 warns where neither this nor its variable is set
+        launch = _bind(self, grid, args, kwargs)
+        if (recorded := _recorded.get()) is not None:
+            recorded.append(launch)
+            return None
+        return launch.run(warmup)
+
+
+def run_again(compiled: CompiledKernel, index: int, grid: tuple[int, ...], arguments: Sequence[Any]) -> None:
+    """Launch machine code on GPU number `index` with other arguments that it was compiled for.
+
+    In the order of the kernel's parameters; constants take a place too, and a tensor may be given by its address.
+    """
+    driver = triton.runtime.driver.active
+    if driver.get_current_device() != index:
+        with torch.cuda.device(index):
+            return run_again(compiled, index, grid, arguments)
+    runtime = triton.knobs.runtime
+    if runtime.launch_enter_hook.calls or runtime.launch_exit_hook.calls:
+        compiled[grid](*arguments)
+    else:  # as there, without the description that hooks read
+        stream = driver.get_current_stream(index)
+        compiled.run(*grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments)
 
 
 def jit(fn: Callable) -> Kernel:
     """Make a Triton kernel, or a helper called inside one, that runs on GPU tensors and on CPU tensors."""
     return Kernel(fn)
+
+
+def is_recording() -> bool:
+    return _recorded.get() is not None
 
 
 @contextlib.contextmanager
@@ -119,7 +145,8 @@ def _bind(kernel: Kernel, grid: tuple[int, ...], args: tuple, kwargs: dict[str, 
     return Launch(kernel, tuple(grid), arguments, options)
 
 
-def _common_device(values: list[Any]) -> torch.device:
+def common_device(values: Iterable[Any]) -> torch.device:
+    """Of the tensors among the values."""
     devices = list(dict.fromkeys(v.device for v in values if isinstance(v, torch.Tensor)))
     if len(devices) > 1:
         raise RuntimeError(

@@ -1,5 +1,8 @@
 """What an operator is, and its registration: schema, implementation, fake, derivatives, batching, autocast.
 
+`operators.NAME` calls one. A plain eager call that was made before, on tensors and arguments like these, goes straight
+to its plan (plan.py) and past torch's dispatcher; any other goes to torch.ops.tritonconv.NAME.
+
 Every backward is built from operators that are themselves differentiable, so that double backward needs no kernel of
 its own, and computes only the gradients asked for; so are tangents, of forward mode. torch.vmap merges its batch into
 an axis that the operator has already, and runs it once. Schemas have no rank: images have one to three axes, and lists
@@ -7,22 +10,26 @@ an entry for each, in elements. `padding` of a convolution or a patch is flat, b
 left, right]. An argmax is what backward needs to know of a pooled output (kernels/pooling.py).
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import flop_registry
 
 from tritonconv.layouts import is_channels_last, memory_format
+from tritonconv.ops import plan
+from tritonconv.ops.plan import Plan, Tensors
 
-Tensors = tuple[torch.Tensor, ...]
 Grads = tuple[torch.Tensor | None, ...]
 
-operators = torch.ops.tritonconv
+operators: Any = SimpleNamespace()
+_registered = torch.ops.tritonconv
+PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, type(None)))
 # Kept by torch.ops, which outlives this module: where the package is imported anew (dropped from sys.modules by a test
 # runner or a reloader), the operators of the earlier import give way.
-_libraries: list[torch.library.Library] = vars(operators).setdefault("_libraries", [])
+_libraries: list[torch.library.Library] = vars(_registered).setdefault("_libraries", [])
 for _library in _libraries[-1:]:
     _library._destroy()
 _library = torch.library.Library("tritonconv", "DEF")
@@ -129,8 +136,83 @@ def _answer(outputs: Any) -> Any:
     return outputs if len(outputs) > 1 else outputs[0]
 
 
-def _call(kind: type[Operator], values: Any) -> Operator:
-    return kind(**dict(zip(kind.arguments, values, strict=True)))
+def _call(kind: type[Operator], values: Sequence[Any]) -> Operator:
+    return kind(**dict(zip(kind.arguments, map(_hashable, values), strict=True)))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _links(kind: type[Operator]) -> tuple[str, ...]:
+    """An empty result, which autograd alone sees: what the gradient of a linked operator is linked to."""
+    return ("link",) if kind.is_linked is not Operator.is_linked else ()
+
+
+def _remembered(asked: Operator) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a call, and what backward is told beside those that are saved."""
+    tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
+    values = {key: value for key, value in vars(asked).items() if key not in tensors}
+    shapes = {key: t.shape for key, t in tensors.items()}
+    return tensors, values | {"channels_last": asked.channels_last, "shapes": shapes}
+
+
+def _gradients(asked: Operator, gradients: Sequence[Any]) -> Grads:
+    grads = asked.backward(*gradients)
+    if asked.is_linked() and torch.is_grad_enabled():
+        grads = tuple(None if g is None else g + asked.link.sum() for g in grads)
+    return grads
+
+
+class _Known(NamedTuple):
+    """A call that can be made again without torch's dispatcher, and what its backward is told."""
+
+    plan: Plan
+    values: dict[str, Any]
+    names: tuple[str, ...]  # of what is saved
+    places: tuple[int, ...]  # of those among arguments and results
+
+
+def _known(kind: type[Operator], values: Sequence[Any]) -> _Known | None:
+    """None if it has no plan."""
+    count = len(kind.tensors)
+    found = plan.make(values[:count], lambda *tensors: _run(_call(kind, (*tensors, *values[count:]))))
+    if found is None:
+        return None
+    asked = _call(kind, values)
+    names = (*asked.saved(), *_links(kind))
+    places = map((*kind.tensors, *kind.results, *_links(kind)).index, names)
+    return _Known(found, _remembered(asked)[1], names, tuple(places))
+
+
+def _eager_function(kind: type[Operator]) -> Any:
+    """The operator for autograd alone, from the known call and its tensors."""
+    count, is_linked = len(kind.tensors), bool(_links(kind))
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, known: _Known, *tensors: torch.Tensor | None) -> Tensors:
+            outputs = known.plan.run(tensors)
+            if is_linked:
+                outputs += (outputs[0].new_empty(0),)
+            everything: Any = tensors + outputs
+            ctx.known = known
+            ctx.save_for_backward(*[everything[place] for place in known.places])
+            ctx.set_materialize_grads(False)  # of an argmax there is none: nothing is filled for it
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor | None) -> Grads:
+            known = ctx.known
+            needs = dict(zip(kind.tensors, ctx.needs_input_grad[1:], strict=True))
+            asked = kind(**known.values, **dict(zip(known.names, ctx.saved_tensors, strict=True)), needs=needs)
+            given = [known.plan.zeros(i) if g is None else g for i, g in enumerate(gradients[: len(kind.results)])]
+            grads = _gradients(asked, given)
+            return None, *grads, *(None,) * (count - len(grads))
+
+    made = type(kind.__name__, (Function,), {"__module__": kind.__module__})
+    # as Function.apply, which looks for torch.func's transforms first
+    return super(torch.autograd.Function, made).apply  # type: ignore[misc]
 
 
 def _below_autograd(op: Any, *values: Any) -> Any:
@@ -140,7 +222,7 @@ def _below_autograd(op: Any, *values: Any) -> Any:
 
 def _autograd_function(kind: type[Operator]) -> Any:
     """The operator for autograd and torch.func. What torch.library.register_autograd makes takes twice as long."""
-    links = ("link",) if kind.is_linked is not Operator.is_linked else ()  # an empty result, which autograd alone sees
+    links = _links(kind)
 
     def recalled(ctx: Any, **more: Any) -> Operator:
         return kind(**ctx.values, **dict(zip(ctx.names, ctx.saved_tensors, strict=True)), **more)
@@ -154,10 +236,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
             asked = _call(kind, inputs)
-            tensors = {key: value for key, value in vars(asked).items() if isinstance(value, torch.Tensor)}
-            ctx.values = {key: value for key, value in vars(asked).items() if key not in tensors}
-            ctx.values["channels_last"] = asked.channels_last
-            ctx.values["shapes"] = {key: t.shape for key, t in tensors.items()}
+            tensors, ctx.values = _remembered(asked)
             ctx.names = (*asked.saved(), *links)
             tensors |= zip((*kind.results, *links), _several(output), strict=True)
             kept = [tensors[key] for key in ctx.names]
@@ -167,9 +246,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Grads:
             asked = recalled(ctx, needs=dict(zip(kind.arguments, ctx.needs_input_grad, strict=True)))
-            grads = asked.backward(*gradients[: len(kind.results)])
-            if asked.is_linked() and torch.is_grad_enabled():
-                grads = tuple(None if g is None else g + asked.link.sum() for g in grads)
+            grads = _gradients(asked, gradients[: len(kind.results)])
             return *grads, *(None,) * (len(kind.arguments) - len(grads))
 
         @staticmethod
@@ -207,19 +284,25 @@ def register(kind: type[Operator]) -> type[Operator]:
     """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, for autograd and torch.func."""
     name = kind.name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
-    kind.op = getattr(operators, name).default
+    registered = getattr(_registered, name)
+    kind.op = registered.default
     schema = kind.op._schema
     kind.arguments = tuple(argument.name for argument in schema.arguments)
     kind.tensors = tuple(argument.name for argument in schema.arguments if "Tensor" in str(argument.type))
     kind.results = tuple(result.name for result in schema.returns)
-    function = _autograd_function(kind)
+    function, eager, count = _autograd_function(kind), _eager_function(kind), len(kind.tensors)
+
+    plans: dict[Any, Plan | None] = {}
 
     def run(*values: Any) -> Any:
-        asked = _call(kind, values)
-        problem = asked.problem()
-        outputs = asked.outputs(problem)
-        asked.run(problem, *outputs)
-        return _answer(outputs)
+        tensors, others = values[:count], tuple(map(_hashable, values[count:]))
+        if (key := plan.key(tensors, others)) is None:
+            return _answer(_run(_call(kind, values)))
+        if key not in plans:
+            made = plan.make(tensors, lambda *t: _run(_call(kind, (*t, *others))))
+            _keep(plans, key, made)
+        found = plans[key]
+        return _answer(_run(_call(kind, values)) if found is None else found.run(tensors))
 
     def fake(*values: Any) -> Any:
         asked = _call(kind, values)
@@ -242,9 +325,66 @@ def register(kind: type[Operator]) -> type[Operator]:
     _library.impl(name, differentiable, "Autograd")
     _library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")  # torch.func
     if kind.flops is not Operator.flops:
-        flop_registry[getattr(operators, name)] = lambda *values, out_val: _call(kind, values).flops()
+        flop_registry[registered] = lambda *values, out_val: _call(kind, values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
+    setattr(operators, name, _shortcut(kind, registered, eager))
     return kind
+
+
+def _shortcut(kind: type[Operator], registered: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of the operator. What was not called before with such arguments is checked by torch's dispatcher."""
+    calls: dict[Any, _Known | None] = {}
+    count, results = len(kind.tensors), len(kind.results)
+
+    def call(*values: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling() or not _is_plain():
+            return registered(*values)
+        if kind.autocast and torch._C._is_any_autocast_enabled():
+            values = _cast(values)
+        types = tuple(map(type, values))
+        if list in types:
+            values = tuple(map(_hashable, values))
+        tensors = values[:count]
+        key = plan.key(tensors, (types, *values[count:])) if PLAIN.issuperset(types[:count]) else None
+        if key is None:
+            return registered(*values)
+        if (known := calls.get(key)) is None:
+            found = registered(*values)
+            if key not in calls:
+                _keep(calls, key, _known(kind, values))
+            return found
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+            outputs = eager(known, *tensors)[:results]
+        else:
+            outputs = known.plan.run(tensors)
+        return outputs if results > 1 else outputs[0]
+
+    return call
+
+
+def _is_plain() -> bool:
+    """Whether nothing but autograd and autocast has a say in what a call of an operator does."""
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _keep(table: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(table) >= plan.MOST:
+        table.clear()
+    table[key] = value
+
+
+def _run(asked: Operator) -> Tensors:
+    problem = asked.problem()
+    outputs = asked.outputs(problem)
+    asked.run(problem, *outputs)
+    return outputs
 
 
 def _cast(values: tuple) -> tuple:
@@ -265,6 +405,6 @@ def _register_autocast(name: str, device: str) -> None:
     def run(*values: Any) -> Any:
         values = _cast(values)  # the guard is how a region is left
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
-            return getattr(operators, name)(*values)
+            return getattr(_registered, name)(*values)
 
     _library.impl(name, run, key)

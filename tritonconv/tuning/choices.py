@@ -6,9 +6,12 @@ A choice is built in (tiles.py), or tuned: measured by tritonconv.autotune among
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from triton import cdiv, next_power_of_2
@@ -23,20 +26,47 @@ GPU_PROGRAMS = 264
 # Channels of a group under which the direct kernel takes a grouped convolution.
 DIRECT_BELOW = 8
 
-_tuned: dict[Key, Tile] = {}  # what autotune chose in this process
-_instead: ContextVar[dict[Key, Tile] | None] = ContextVar("tuned choices of a context", default=None)
 
 
-def tuned() -> dict[Key, Tile]:
+class _Table(dict[Key, Tile]):
+    """Tuned choices. The number changes whenever they do."""
+
+    numbers: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self, choices: Mapping[Key, Tile] = MappingProxyType({})) -> None:
+        super().__init__(choices)
+        self.number = next(self.numbers)
+
+
+_tuned = _Table()  # what autotune chose in this process
+_instead: ContextVar[_Table | None] = ContextVar("tuned choices of a context", default=None)
+
+
+def tuned() -> _Table:
     """The tuned choices: this context's, where `using` is on, else the process's."""
     choices = _instead.get()
     return _tuned if choices is None else choices
 
 
+def remember(choices: Mapping[Key, Tile]) -> None:
+    """Add to the tuned choices."""
+    table = tuned()
+    table.update(choices)
+    table.number = next(table.numbers)
+
+
+def number() -> int | None:
+    """Of the tuned choices in force: launches that were chosen hold while it is the same. None where choosing is seen.
+
+    That is: where choices are recorded, or made for a machine that is not there.
+    """
+    return None if is_recording() or current_target() is not None else tuned().number
+
+
 @contextlib.contextmanager
 def using(choices: Mapping[Key, Tile]) -> Iterator[None]:
     """Exactly `choices` are this context's tuned ones; with none, everything is built in."""
-    token = _instead.set(dict(choices))
+    token = _instead.set(_Table(choices))
     try:
         yield
     finally:

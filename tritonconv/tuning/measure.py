@@ -22,7 +22,7 @@ from tritonconv.ops import operators
 from tritonconv.problems import pool_problem
 from tritonconv.recording import IMPLEMENTATION, Like, Operation, record
 from tritonconv.tuning import candidates, store
-from tritonconv.tuning.choices import tuned, using
+from tritonconv.tuning.choices import remember, tuned, using
 from tritonconv.tuning.reasons import Key, Tile, record_choices
 
 __all__ = ["AutotuneReport", "Row", "autotune"]
@@ -31,7 +31,7 @@ __all__ = ["AutotuneReport", "Row", "autotune"]
 LEAST_GAIN = 0.05
 # Operators whose terms are no whole numbers even where the tensors are.
 ROUNDING = [
-    getattr(operators, name).default for name in ("average_pool_backward", "lp_pool", "resample", "resample_backward")
+    getattr(torch.ops.tritonconv, name).default for name in ("average_pool_backward", "lp_pool", "resample", "resample_backward")
 ]
 # Milliseconds of warm-up and of repeats on a GPU.
 GPU_WARMUP_MS, GPU_REPEAT_MS = 5, 25
@@ -204,7 +204,7 @@ def _reference(op: Any, arguments: dict[str, Any], algorithm: str) -> tuple[torc
     wide = arguments if op in ROUNDING else arguments | {k: t.double() for k, t in floating.items()}
     if "algorithm" in wide:
         wide["algorithm"] = algorithm
-    if op is operators.convolution_max_pool.default:
+    if op is torch.ops.tritonconv.convolution_max_pool.default:
         x, w, b, scale, *convolved, kernel, stride, padding, dilation, ceil_mode, _ = wide.values()
         y = operators.convolution(x, w, b, scale, None, *convolved, None, algorithm).to(dtype)
         window = (kernel, stride, padding, dilation, ceil_mode)
@@ -279,7 +279,7 @@ class _Search:
         Where nothing was right nothing is kept: the next call of autotune looks, and warns, again.
         """
         right = {key: row for key, row in self.rows.items() if row.source == "known" or row.chosen_ms is not None}
-        tuned().update({key: row.chosen for key, row in right.items()})
+        remember({key: row.chosen for key, row in right.items()})
         for machine in self._stored:
             rows = [row for key, row in right.items() if key.machine == machine and row.source == "measured"]
             if rows:

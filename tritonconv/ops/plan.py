@@ -1,0 +1,166 @@
+"""What an operator does on tensors like these, worked out once: its results, its scratch, its launches.
+
+The operator runs once with its launches recorded instead of run. A plan has them without the tensors: used again it
+allocates, fills in, and launches; on a GPU without a look at anything but addresses. It holds for tensors of the same
+shapes, strides, dtypes, devices and alignment, for the same other arguments, tuned choices and precision: its key.
+"""
+
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.compiler import CompiledKernel
+
+from tritonconv import jit, tuning
+
+Tensors = tuple[torch.Tensor, ...]
+# Of an operator: as many sizes are in use at once, or all are worked out anew.
+MOST = 1024
+
+
+def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashable | None:
+    """What a plan for these arguments holds for; None where there can be none."""
+    if (number := tuning.number()) is None or jit.is_recording():
+        return None
+    parts: list[Any] = [number, *others]
+    for t in tensors:
+        if t is None:
+            parts.append(None)
+        else:
+            address = t.data_ptr()
+            if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
+                return None
+            parts += (t.shape, t.stride(), t.dtype, t.device, address % 16)
+            if t.dtype is torch.float32:
+                parts.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+    return tuple(parts)
+
+
+class _Place(NamedTuple):
+    """Where a launch's tensor is found: the number of one of the plan's, and what view of it."""
+
+    tensor: int
+    offset: int = 0  # bytes
+    view: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # its shape and strides
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        t = tensors[self.tensor]
+        if self.view is None:
+            return t
+        return t.as_strided(*self.view, t.storage_offset() + self.offset // t.element_size())
+
+
+class _Step:
+    """A launch, on other tensors each time."""
+
+    compiled: CompiledKernel | None = None
+
+    def __init__(self, launch: jit.Launch, places: dict[str, _Place]) -> None:
+        self.launch = launch._replace(arguments=launch.arguments | dict.fromkeys(places))
+        self.places = places
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> None:
+        if self.compiled is None:
+            tensor_arguments = {name: place.of(tensors) for name, place in self.places.items()}
+            launch = self.launch._replace(arguments=self.launch.arguments | tensor_arguments)
+            compiled = launch.run()
+            if compiled is not None:
+                self._compiled_for(compiled, jit.common_device(tensor_arguments.values()))
+        else:
+            addresses = [tensors[number].data_ptr() + offset for number, offset in self.addressed]
+            jit.run_again(self.compiled, self.index, self.grid, self.arranged((*addresses, *self.constants)))
+
+    def _compiled_for(self, compiled: CompiledKernel, device: torch.device) -> None:
+        self.index = device.index
+        self.grid = (*self.launch.grid, 1, 1)[:3]
+        self.addressed = [(place.tensor, place.offset) for place in self.places.values()]
+        self.constants = tuple(self.launch.arguments.values())
+        numbers = {name: len(self.places) + i for i, name in enumerate(self.launch.arguments)}
+        numbers |= {name: i for i, name in enumerate(self.places)}
+        self.arranged = operator.itemgetter(*(numbers[p.name] for p in self.launch.kernel.params))
+        self.compiled = compiled
+
+
+class _Watch(TorchDispatchMode):
+    """Notes new tensors, and whether anything but a launch wrote one."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.new: list[torch.Tensor] = []
+        self.known = {storage(t) for t in tensors}
+        self.is_complete = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and "empty" in func.__name__:
+            self.new.append(out)
+            self.known.add(storage(out))
+        elif func._schema.is_mutable or not isinstance(out, torch.Tensor) or storage(out) not in self.known:
+            self.is_complete = False
+        return out
+
+
+class Plan:
+    """An operator's results, uninitialised, its scratch, and its launches."""
+
+    def __init__(self, new: Sequence[torch.Tensor], results: int, steps: Sequence[_Step]) -> None:
+        self.allocated = [((tuple(t.shape), t.stride()), {"dtype": t.dtype, "device": t.device}) for t in new]
+        self.results = results
+        self.steps = steps
+
+    def zeros(self, number: int) -> torch.Tensor:
+        """The gradient of a result that nothing depends on."""
+        (shape, _), options = self.allocated[number]
+        return torch.zeros(shape, **options)
+
+    def run(self, tensors: Sequence[torch.Tensor | None]) -> Tensors:
+        """The results."""
+        allocate = torch.empty_strided
+        new = [allocate(*sizes, **options) for sizes, options in self.allocated]
+        everything: Any = [*tensors, *new]
+        for step in self.steps:
+            step.run(everything)
+        return tuple(new[: self.results])
+
+
+def make(tensors: Sequence[torch.Tensor | None], run: Callable[..., Tensors]) -> Plan | None:
+    """A plan of `run(*tensors)`, which returns results of its own; None if it does more than launch."""
+    given = [None if t is None else t.detach() for t in tensors]  # no two are one
+    present = [t for t in given if t is not None]
+    with _Watch(present) as watch, jit.record_launches() as launches:
+        results = run(*given)
+    owned = {storage(t) for t in results}
+    if not watch.is_complete or len(owned - set(map(storage, present))) < len(results):
+        return None
+    new = [*results, *(t for t in watch.new if storage(t) not in owned)]
+    steps = []
+    for launch in launches:
+        places = {}
+        for name, value in launch.arguments.items():
+            if isinstance(value, torch.Tensor) and storage(value) in watch.known:
+                place = _find(value, [*given, *new])
+                if place is None:
+                    return None
+                places[name] = place
+        steps.append(_Step(launch, places))
+    return Plan(new, len(results), steps)
+
+
+def _find(t: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> _Place | None:
+    """None for a view of memory that two of them share: another time it may not be shared."""
+    for i, each in enumerate(tensors):
+        if each is t:
+            return _Place(i)
+    owners = [(i, each) for i, each in enumerate(tensors) if each is not None and storage(each) == storage(t)]
+    if len(owners) != 1 or owners[0][1].dtype != t.dtype:
+        return None
+    i, owner = owners[0]
+    if t.data_ptr() == owner.data_ptr() and (t.shape, t.stride()) == (owner.shape, owner.stride()):
+        return _Place(i)
+    return _Place(i, t.data_ptr() - owner.data_ptr(), (tuple(t.shape), t.stride()))
+
+
+def storage(t: torch.Tensor) -> int:
+    return t.untyped_storage()._cdata
