@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import triton
+from conftest import each_launch
 from torch.utils.checkpoint import checkpoint
 
 import tritonconv
@@ -48,15 +49,14 @@ def timed(monkeypatch, launches) -> list[tuple]:
 
 def spoil(monkeypatch, kernel: str, how, when) -> None:
     """Launches of `kernel` with arguments for which `when` is true: the kernel runs, then `how` has its output."""
-    run = jit.Kernel.run
 
-    def spoilt(self, *args, **kwargs):
-        out = run(self, *args, **kwargs)
-        if self.fn.__name__ == kernel and when(kwargs):
-            how(kwargs["y_ptr"])
+    def spoilt(launch, run):
+        out = run(launch)
+        if launch.kernel.fn.__name__ == kernel and when(launch.arguments):
+            how(launch.arguments["y_ptr"])
         return out
 
-    monkeypatch.setattr(jit.Kernel, "run", spoilt)
+    each_launch(monkeypatch, spoilt)
 
 
 def layer(device: torch.device, **kwargs) -> nn.Conv2d:
@@ -120,14 +120,13 @@ def test_an_element_nobody_wrote_is_refused(device, timed, monkeypatch):
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # as for any user
     with tuning.using({}):
         store.path(tuning.machine(x.device)).unlink()
-        run = jit.Kernel.run
 
-        def lazy(self, *args, **kwargs):
+        def lazy(launch, run):
             # where the memory holds something else than NaN, that would do
-            if kwargs.get("BLOCK_M") != least or not kwargs["y_ptr"].isnan().all():
-                run(self, *args, **kwargs)
+            if launch.arguments.get("BLOCK_M") != least or not launch.arguments["y_ptr"].isnan().all():
+                run(launch)
 
-        monkeypatch.setattr(jit.Kernel, "run", lazy)
+        each_launch(monkeypatch, lazy)
         (row,) = tritonconv.autotune(conv, x).rows
     assert least < row.chosen["BLOCK_M"] and len(row.refused) == 1
 

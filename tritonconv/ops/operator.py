@@ -284,8 +284,7 @@ def register(kind: type[Operator]) -> type[Operator]:
     """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, for autograd and torch.func."""
     name = kind.name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
-    registered = getattr(_registered, name)
-    kind.op = registered.default
+    kind.op = getattr(_registered, name).default
     schema = kind.op._schema
     kind.arguments = tuple(argument.name for argument in schema.arguments)
     kind.tensors = tuple(argument.name for argument in schema.arguments if "Tensor" in str(argument.type))
@@ -325,20 +324,20 @@ def register(kind: type[Operator]) -> type[Operator]:
     _library.impl(name, differentiable, "Autograd")
     _library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")  # torch.func
     if kind.flops is not Operator.flops:
-        flop_registry[registered] = lambda *values, out_val: _call(kind, values).flops()
+        flop_registry[getattr(_registered, name)] = lambda *values, out_val: _call(kind, values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
-    setattr(operators, name, _shortcut(kind, registered, eager))
+    setattr(operators, name, _shortcut(kind, eager))
     return kind
 
 
-def _shortcut(kind: type[Operator], registered: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., Any]:
     """A call of the operator. What was not called before with such arguments is checked by torch's dispatcher."""
     calls: dict[Any, _Known | None] = {}
     count, results = len(kind.tensors), len(kind.results)
 
     def call(*values: Any) -> Any:
         if torch.compiler.is_dynamo_compiling() or not _is_plain():
-            return registered(*values)
+            return getattr(_registered, kind.name)(*values)
         if kind.autocast and torch._C._is_any_autocast_enabled():
             values = _cast(values)
         types = tuple(map(type, values))
@@ -347,9 +346,9 @@ def _shortcut(kind: type[Operator], registered: Callable[..., Any], eager: Calla
         tensors = values[:count]
         key = plan.key(tensors, (types, *values[count:])) if PLAIN.issuperset(types[:count]) else None
         if key is None:
-            return registered(*values)
+            return getattr(_registered, kind.name)(*values)
         if (known := calls.get(key)) is None:
-            found = registered(*values)
+            found = getattr(_registered, kind.name)(*values)
             if key not in calls:
                 _keep(calls, key, _known(kind, values))
             return found

@@ -29,7 +29,10 @@ def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashab
         if t is None:
             parts.append(None)
         else:
-            address = t.data_ptr()
+            try:
+                address = t.data_ptr()
+            except RuntimeError:  # a batch of torch.vmap's, say, or zeros that are nowhere
+                return None
             if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
                 return None
             parts += (t.shape, t.stride(), t.dtype, t.device, address % 16)

@@ -27,7 +27,6 @@ GPU_PROGRAMS = 264
 DIRECT_BELOW = 8
 
 
-
 class _Table(dict[Key, Tile]):
     """Tuned choices. The number changes whenever they do."""
 

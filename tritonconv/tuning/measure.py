@@ -31,7 +31,8 @@ __all__ = ["AutotuneReport", "Row", "autotune"]
 LEAST_GAIN = 0.05
 # Operators whose terms are no whole numbers even where the tensors are.
 ROUNDING = [
-    getattr(torch.ops.tritonconv, name).default for name in ("average_pool_backward", "lp_pool", "resample", "resample_backward")
+    getattr(torch.ops.tritonconv, name).default
+    for name in ("average_pool_backward", "lp_pool", "resample", "resample_backward")
 ]
 # Milliseconds of warm-up and of repeats on a GPU.
 GPU_WARMUP_MS, GPU_REPEAT_MS = 5, 25
