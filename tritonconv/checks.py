@@ -15,11 +15,16 @@ Algorithm = Literal["auto", "direct", "im2col", "implicit_gemm"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
+INTEGERS = frozenset((int,))
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def as_sizes(name: str, value: int | Sequence[int], rank: int) -> Sizes:
     """One entry an axis from an integer, a sequence of one, or a sequence of `rank`."""
+    if type(value) is int:
+        return (value,) * rank
+    if type(value) is tuple and len(value) == rank and INTEGERS.issuperset(map(type, value)):
+        return value
     is_array = getattr(value, "ndim", 0) > 0  # of numpy, or a tensor
     is_several = is_array or (isinstance(value, Sequence) and not isinstance(value, str))
     values: Any = value if is_several else (value,)
@@ -54,6 +59,8 @@ def as_integer(value: Any) -> int:
 def as_padding(padding: int | str | Sequence[int], filter_size: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
     """Padding before and after each axis, flat; 'same' puts the odd element after, as torch does."""
     rank = len(filter_size)
+    if type(padding) is int:
+        return (padding,) * (2 * rank)
     if isinstance(padding, str) and padding == "valid":
         return (0,) * (2 * rank)
     if isinstance(padding, str) and padding == "same":

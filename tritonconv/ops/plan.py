@@ -18,26 +18,29 @@ from tritonconv import jit, tuning
 Tensors = tuple[torch.Tensor, ...]
 # Of an operator: as many sizes are in use at once, or all are worked out anew.
 MOST = 1024
+_products = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
-def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashable | None:
+def key(tensors: Sequence[torch.Tensor | None], others: tuple[Any, ...]) -> Hashable | None:
     """What a plan for these arguments holds for; None where there can be none."""
     if (number := tuning.number()) is None or jit.is_recording():
         return None
-    parts: list[Any] = [number, *others]
+    parts = [number, others]
+    dtype = None
     for t in tensors:
         if t is None:
             parts.append(None)
-        else:
-            try:
-                address = t.data_ptr()
-            except RuntimeError:  # a batch of torch.vmap's, say, or zeros that are nowhere
-                return None
-            if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
-                return None
-            parts += (t.shape, t.stride(), t.dtype, t.device, address % 16)
-            if t.dtype is torch.float32:
-                parts.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+            continue
+        try:
+            address = t.data_ptr()
+        except RuntimeError:  # a batch of torch.vmap's, say, or zeros that are nowhere
+            return None
+        if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
+            return None
+        dtype = t.dtype
+        parts += t.shape, t.stride(), dtype, t.device, address % 16
+    if dtype is torch.float32:
+        parts.append(_products.fp32_precision)
     return tuple(parts)
 
 
