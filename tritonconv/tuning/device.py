@@ -34,9 +34,12 @@ def current_target() -> str | None:
 
 
 def architecture(device: torch.device) -> str:
-    """ "interpreter" for a CPU, "sm_90" and the like for a GPU."""
-    if (asked := current_target()) is not None:
-        return asked
+    """ "interpreter" for a CPU, "sm_90" and the like for a GPU; or the target."""
+    return current_target() or at(device)
+
+
+def at(device: torch.device) -> str:
+    """The architecture of a device that is there."""
     if device.type != "cuda":
         return "interpreter"
     if torch.version.hip:
