@@ -27,7 +27,7 @@ from bench import rows as results
 from tritonconv import functional as TF
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CALLS = 50  # of a round
+CALLS = 10  # of a round: some rounds of so few are undisturbed
 
 
 def _chain(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="calls whose name contains it")
-    parser.add_argument("--repeats", type=int, default=100, help="rounds of each (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=1000, help="rounds of each (%(default)s)")
     parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the figures here")
     args = parser.parse_args(argv)
     works = [work for work in WORKS if args.only in work]

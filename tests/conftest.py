@@ -67,7 +67,7 @@ def each_launch(monkeypatch: pytest.MonkeyPatch, call: Callable) -> None:
     """Have `call(launch, run)` in place of each launch. None goes past it to machine code that a plan has kept."""
     run = jit.Launch.run
     monkeypatch.setattr(jit.Launch, "run", lambda launch, warmup=False: call(launch, run))
-    monkeypatch.setattr(plan._Step, "_compiled_for", lambda *_: None)
+    monkeypatch.setattr(plan._Step, "_keep", lambda *_: None)
 
 
 @pytest.fixture

@@ -55,8 +55,8 @@ class Operator:
     autocast: ClassVar[bool] = False  # whether it runs in the dtype of an autocast region, as torch's convolutions do
 
     def __init__(self, **values: Any) -> None:
-        vars(self).update(values)
-        if values.get("channels_last", 0) is None:
+        self.__dict__ = values
+        if "channels_last" in values and values["channels_last"] is None:
             del self.channels_last
 
     def __getattr__(self, name: str) -> Any:
@@ -187,14 +187,14 @@ def _known(kind: type[Operator], values: Sequence[Any]) -> _Known | None:
 
 def _eager_function(kind: type[Operator]) -> Any:
     """The operator for autograd alone, from the known call and its tensors."""
-    count, is_linked = len(kind.tensors), bool(_links(kind))
+    count, results, is_linked = len(kind.tensors), len(kind.results), bool(_links(kind))
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, known: _Known, *tensors: torch.Tensor | None) -> Tensors:
             outputs = known.plan.run(tensors)
             if is_linked:
-                outputs += (outputs[0].new_empty(0),)
+                outputs += (known.plan.link(),)
             everything: Any = tensors + outputs
             ctx.known = known
             ctx.save_for_backward(*[everything[place] for place in known.places])
@@ -204,9 +204,9 @@ def _eager_function(kind: type[Operator]) -> Any:
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor | None) -> Grads:
             known = ctx.known
-            needs = dict(zip(kind.tensors, ctx.needs_input_grad[1:], strict=True))
-            asked = kind(**known.values, **dict(zip(known.names, ctx.saved_tensors, strict=True)), needs=needs)
-            given = [known.plan.zeros(i) if g is None else g for i, g in enumerate(gradients[: len(kind.results)])]
+            asked = kind(**known.values, **dict(zip(known.names, ctx.saved_tensors, strict=True)))
+            asked.needs = dict(zip(kind.tensors, ctx.needs_input_grad[1:], strict=True))
+            given = [known.plan.gradient(i) if g is None else g for i, g in enumerate(gradients[:results])]
             grads = _gradients(asked, given)
             return None, *grads, *(None,) * (count - len(grads))
 
@@ -301,7 +301,7 @@ def register(kind: type[Operator]) -> type[Operator]:
             made = plan.make(tensors, lambda *t: _run(_call(kind, (*t, *others))))
             _keep(plans, key, made)
         found = plans[key]
-        return _answer(_run(_call(kind, values)) if found is None else found.run(tensors))
+        return _answer(_run(_call(kind, values)) if found is None else found.whole(found.run(tensors)))
 
     def fake(*values: Any) -> Any:
         asked = _call(kind, values)

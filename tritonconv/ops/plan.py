@@ -5,7 +5,7 @@ allocates, fills in, and launches; on a GPU without a look at anything but addre
 shapes, strides, dtypes, devices and alignment, for the same other arguments, tuned choices and precision: its key.
 """
 
-import operator
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,24 +68,23 @@ class _Step:
         self.places = places
 
     def run(self, tensors: Sequence[torch.Tensor]) -> None:
-        if self.compiled is None:
-            tensor_arguments = {name: place.of(tensors) for name, place in self.places.items()}
-            launch = self.launch._replace(arguments=self.launch.arguments | tensor_arguments)
-            compiled = launch.run()
-            if compiled is not None:
-                self._compiled_for(compiled, jit.common_device(tensor_arguments.values()))
-        else:
-            addresses = [tensors[number].data_ptr() + offset for number, offset in self.addressed]
-            jit.run_again(self.compiled, self.index, self.grid, self.arranged((*addresses, *self.constants)))
+        if self.compiled is not None:
+            arguments = self.arguments.copy()
+            for i, number, offset in self.addressed:
+                arguments[i] = tensors[number].data_ptr() + offset
+            jit.run_again(self.compiled, self.index, self.grid, arguments)
+            return
+        on_tensors = {name: place.of(tensors) for name, place in self.places.items()}
+        compiled = self.launch._replace(arguments=self.launch.arguments | on_tensors).run()
+        if compiled is not None:
+            self._keep(compiled, jit.common_device(on_tensors.values()))
 
-    def _compiled_for(self, compiled: CompiledKernel, device: torch.device) -> None:
-        self.index = device.index
+    def _keep(self, compiled: CompiledKernel, device: torch.device) -> None:
+        names = [p.name for p in self.launch.kernel.params]
+        self.arguments = [self.launch.arguments[name] for name in names]
+        self.addressed = [(names.index(name), place.tensor, place.offset) for name, place in self.places.items()]
         self.grid = (*self.launch.grid, 1, 1)[:3]
-        self.addressed = [(place.tensor, place.offset) for place in self.places.values()]
-        self.constants = tuple(self.launch.arguments.values())
-        numbers = {name: len(self.places) + i for i, name in enumerate(self.launch.arguments)}
-        numbers |= {name: i for i, name in enumerate(self.places)}
-        self.arranged = operator.itemgetter(*(numbers[p.name] for p in self.launch.kernel.params))
+        self.index = device.index
         self.compiled = compiled
 
 
@@ -112,23 +111,37 @@ class Plan:
     """An operator's results, uninitialised, its scratch, and its launches."""
 
     def __init__(self, new: Sequence[torch.Tensor], results: int, steps: Sequence[_Step]) -> None:
-        self.allocated = [((tuple(t.shape), t.stride()), {"dtype": t.dtype, "device": t.device}) for t in new]
+        self.like = [(t.shape, {"dtype": t.dtype, "device": t.device}) for t in new]
+        # without a result that was not asked for: it has no elements
+        self.allocated = [
+            functools.partial(torch.empty_strided, t.shape, t.stride(), **options) if t.numel() else _nothing
+            for t, (_, options) in zip(new, self.like, strict=True)
+        ]
+        self.link = functools.partial(torch.empty_strided, (0,), (1,), **self.like[0][1])
         self.results = results
         self.steps = steps
 
-    def zeros(self, number: int) -> torch.Tensor:
-        """The gradient of a result that nothing depends on."""
-        (shape, _), options = self.allocated[number]
-        return torch.zeros(shape, **options)
-
-    def run(self, tensors: Sequence[torch.Tensor | None]) -> Tensors:
-        """The results."""
-        allocate = torch.empty_strided
-        new = [allocate(*sizes, **options) for sizes, options in self.allocated]
+    def run(self, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+        """The results; None for one without elements."""
+        new = [allocate() for allocate in self.allocated]
         everything: Any = [*tensors, *new]
         for step in self.steps:
             step.run(everything)
         return tuple(new[: self.results])
+
+    def whole(self, results: Sequence[torch.Tensor | None]) -> Tensors:
+        """With a tensor for each."""
+        pairs = zip(results, self.like, strict=False)
+        return tuple(torch.empty(shape, **options) if t is None else t for t, (shape, options) in pairs)
+
+    def gradient(self, number: int) -> torch.Tensor | None:
+        """The gradient of a result that nothing depends on: zeros, or None of integers."""
+        shape, options = self.like[number]
+        return torch.zeros(shape, **options) if options["dtype"].is_floating_point else None
+
+
+def _nothing() -> None:
+    """In the place of a result that was not asked for."""
 
 
 def make(tensors: Sequence[torch.Tensor | None], run: Callable[..., Tensors]) -> Plan | None:
