@@ -30,7 +30,7 @@ def sizes_of(operator: str, pixels: int, C_in: int, C_out: int, taps: int) -> di
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "sm_86"])
 @given(
-    operator=st.sampled_from([*GEMMS, *tables.PIXEL_OPERATORS, *tables.ELEMENT_OPERATORS]),
+    operator=st.sampled_from([*GEMMS, *tables.PIXEL_OPERATORS, "elementwise", "sum_splits"]),
     dtype=st.sampled_from(DTYPES),
     channels_last=st.booleans(),
     pixels=st.integers(1, 10**7),

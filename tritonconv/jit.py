@@ -6,6 +6,7 @@ TRITON_INTERPRET=1 still sends every launch there.
 """
 
 import contextlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +18,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 from triton.runtime.interpreter import GridExecutor
-from triton.runtime.jit import JITFunction
+from triton.runtime.jit import JITFunction, mangle_type
 
 from tritonconv.interpreter import interpret
+
+# Arguments that vary with the batch, by the names that kernels give them: that one is 1, or a multiple of 16, makes no
+# case of its own, so that the last batch of an epoch, or one image, compiles nothing.
+VARYING = ("N", "elements", "splits", "steps")
 
 _lock = threading.RLock()  # interpreting patches triton.language, which compiling reads
 # Nobody else is in a launch while the process forks: a child has one thread, which would wait for the others' lock.
@@ -88,7 +93,7 @@ def run_again(compiled: CompiledKernel, index: int, grid: tuple[int, ...], argum
 
 def jit(fn: Callable) -> Kernel:
     """Make a Triton kernel, or a helper called inside one, that runs on GPU tensors and on CPU tensors."""
-    return Kernel(fn)
+    return Kernel(fn, do_not_specialize=[name for name in VARYING if name in inspect.signature(fn).parameters])
 
 
 def is_recording() -> bool:
@@ -119,7 +124,9 @@ def compile_launch(launch: Launch, target: GPUTarget) -> CompiledKernel:
         if parameter.is_constexpr:
             signature[parameter.name], constants[(index,)] = "constexpr", value
         else:
-            signature[parameter.name] = _specialise(value, (index,), constants, attributes)
+            is_varying = parameter.do_not_specialize
+            known = _specialise(value, (index,), constants, attributes) if not is_varying else mangle_type(value)
+            signature[parameter.name] = known
     source = ASTSource(launch.kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options=launch.options)
 
@@ -134,7 +141,7 @@ def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: 
     address = value.data_ptr() if isinstance(value, torch.Tensor) else value
     if address % 16 == 0:
         attributes[path] = [["tt.divisibility", 16]]
-    return triton.runtime.jit.mangle_type(value)
+    return mangle_type(value)
 
 
 def _bind(kernel: Kernel, grid: tuple[int, ...], args: tuple, kwargs: dict[str, Any]) -> Launch:

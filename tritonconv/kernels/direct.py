@@ -168,9 +168,10 @@ def direct_wgrad_kernel(
     dy_stride,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
-    dw_ptr,  # (splits · C_out, C_in / groups, T, R, S)
+    dw_ptr,  # (C_out, C_in / groups, T, R, S), of each split
     dw_stride,
-    db_ptr,  # (splits · C_out,) or None
+    db_ptr,  # (C_out,), of each split, or None
+    split_stride,
     N,
     in_size,
     out_size,
@@ -220,14 +221,15 @@ def direct_wgrad_kernel(
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
         acc += tl.sum(dy * x.to(ACC), 0)
 
-    rows = split * (GROUPS * C_out) + k
-    tl.store(dw_ptr + (rows * dw_stride[0] + c * dw_stride[1] + grid.offset(tap, dw_stride)), acc, mask=valid_w)
+    first = split * split_stride
+    offs_dw = first + k * dw_stride[0] + c * dw_stride[1] + grid.offset(tap, dw_stride)
+    tl.store(dw_ptr + offs_dw, acc, mask=valid_w)
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_k, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_M, BLOCK_N
         )
         last = valid_k & (filters == FILTERS)
-        tl.store(db_ptr + rows, acc_b, mask=last)
+        tl.store(db_ptr + (first + k), acc_b, mask=last)
 
 
 def direct_forward(
@@ -281,16 +283,13 @@ def direct_wgrad(
     channel_blocks = triton.cdiv(problem.C_out, tile["BLOCK_N"])
     filters = problem.taps * problem.C_in // problem.groups
     splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
-    partial = partial_sums(splits, dw)
-    partial_b = partial_sums(splits, db)
+    partial = partial_sums(splits, dw, db)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        **operands(partial_b, dy=dy, x=x, dw=partial),
-        db_ptr=partial_b,
+        **operands(partial.dw, dy=dy, x=x, dw=dw) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         ACC=accumulator(dy),
         **tile,
     )
-    sum_splits(partial, dw)
-    sum_splits(partial_b, db)
+    sum_splits(partial, dw, db)

@@ -26,6 +26,17 @@ def _offsets(offs, size, stride):
 
 
 @jit
+def _apply(x_ptrs, dy_ptrs, out_ptrs, valid, FUNCTION: tl.constexpr, ARGUMENT: tl.constexpr, ACC: tl.constexpr):
+    x = tl.load(x_ptrs, mask=valid, other=0.0).to(ACC)
+    if dy_ptrs is not None:
+        dy = tl.load(dy_ptrs, mask=valid, other=0.0).to(ACC)
+        out = FUNCTION(dy, x, ARGUMENT)
+    else:
+        out = FUNCTION(x, ARGUMENT)
+    tl.store(out_ptrs, out, mask=valid)
+
+
+@jit
 def elementwise_kernel(
     x_ptr,  # any strides
     x_stride,
@@ -33,7 +44,7 @@ def elementwise_kernel(
     dy_stride,
     out_ptr,  # any strides
     out_stride,
-    numel,
+    elements,
     size,  # of MAX_AXES axes, as are the strides
     FUNCTION: tl.constexpr,  # of x, or of dy and x
     ARGUMENT: tl.constexpr,  # and of this
@@ -42,22 +53,25 @@ def elementwise_kernel(
     ACC: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """One program: BLOCK_M elements of f(x), or of the gradient where x is what it reads. Grid: (blocks,)."""
-    offs = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
-    valid = offs < numel
-    offs_x, offs_dy, offs_out = offs, offs, offs
-    if not DENSE:
-        offs_x = _offsets(offs, size, x_stride)
-        offs_out = _offsets(offs, size, out_stride)
-    x = tl.load(x_ptr + offs_x, mask=valid, other=0.0).to(ACC)
+    """One program: BLOCK_M elements of f(x), or of the gradient where x is what it reads. Grid: (blocks,).
+
+    A whole block has a mask of its own: loads are wide without a word on how many elements there are.
+    """
+    first = tl.program_id(0).to(OFFSET) * BLOCK_M
+    offs = first + tl.arange(0, BLOCK_M)
+    x_ptrs, out_ptrs = x_ptr + offs, out_ptr + offs
+    dy_ptrs = dy_ptr
     if dy_ptr is not None:
-        if not DENSE:
-            offs_dy = _offsets(offs, size, dy_stride)
-        dy = tl.load(dy_ptr + offs_dy, mask=valid, other=0.0).to(ACC)
-        out = FUNCTION(dy, x, ARGUMENT)
+        dy_ptrs = dy_ptr + offs
+    if not DENSE:
+        x_ptrs = x_ptr + _offsets(offs, size, x_stride)
+        out_ptrs = out_ptr + _offsets(offs, size, out_stride)
+        if dy_ptr is not None:
+            dy_ptrs = dy_ptr + _offsets(offs, size, dy_stride)
+    if first + BLOCK_M <= elements:
+        _apply(x_ptrs, dy_ptrs, out_ptrs, tl.full((BLOCK_M,), True, tl.int1), FUNCTION, ARGUMENT, ACC)
     else:
-        out = FUNCTION(x, ARGUMENT)
-    tl.store(out_ptr + offs_out, out, mask=valid)
+        _apply(x_ptrs, dy_ptrs, out_ptrs, offs < elements, FUNCTION, ARGUMENT, ACC)
 
 
 def activate(x: torch.Tensor, y: torch.Tensor, activation: Activation) -> None:
@@ -95,7 +109,7 @@ def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor
         dy_stride=dy_stride,
         out_ptr=out,
         out_stride=out_stride,
-        numel=out.numel(),
+        elements=out.numel(),
         size=_pad(sizes, 1),
         FUNCTION=function,
         ARGUMENT=argument,

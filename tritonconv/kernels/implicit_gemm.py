@@ -194,9 +194,10 @@ def implicit_gemm_wgrad_kernel(
     dy_stride,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
-    dw_ptr,  # (splits · C_out, C_in / groups, T, R, S)
+    dw_ptr,  # (C_out, C_in / groups, T, R, S), of each split
     dw_stride,
-    db_ptr,  # (splits · C_out,) or None
+    db_ptr,  # (C_out,), of each split, or None
+    split_stride,
     N,
     in_size,
     out_size,
@@ -248,15 +249,15 @@ def implicit_gemm_wgrad_kernel(
         x = tl.load(x_ptrs, mask=valid_x & valid_n[None, :], other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
 
-    rows = split * (GROUPS * C_out) + k
-    offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (rows * dw_stride[0])[:, None]
+    first = split * split_stride
+    offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (first + k * dw_stride[0])[:, None]
     tl.store(dw_ptr + offs_dw, acc, mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
         acc_b = sum_pixels(
             dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_K, BLOCK_M
         )
         last = valid_m & (pid_n == BLOCKS_N)
-        tl.store(db_ptr + rows, acc_b, mask=last)
+        tl.store(db_ptr + (first + k), acc_b, mask=last)
 
 
 def implicit_gemm_forward(
@@ -328,12 +329,10 @@ def implicit_gemm_wgrad(
         blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
     splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
-    partial = partial_sums(splits, dw)
-    partial_b = partial_sums(splits, db)
+    partial = partial_sums(splits, dw, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        **operands(partial_b, dy=dy, x=x, dw=partial),
-        db_ptr=partial_b,
+        **operands(partial.dw, dy=dy, x=x, dw=dw) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         BLOCKS_M=blocks_m,
@@ -342,5 +341,4 @@ def implicit_gemm_wgrad(
         PRECISION=tuning.dot_precision(dy),
         **tile,
     )
-    sum_splits(partial, dw)
-    sum_splits(partial_b, db)
+    sum_splits(partial, dw, db)

@@ -1,6 +1,6 @@
-"""Split-K: partial sums of a gradient, one slice a split, added in a fixed order; bitwise the same run to run."""
+"""Split-K: partial sums of the gradients of filters and bias, added in a fixed order; bitwise the same run to run."""
 
-import math
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -14,20 +14,27 @@ from tritonconv.kernels.arguments import offsets, wide
 
 @jit
 def sum_splits_kernel(
-    partial_ptr,  # (SPLITS · numel,)
-    out_ptr,  # (numel,)
+    partial_ptr,  # (splits, numel)
+    dw_ptr,  # the first `filters` of a split's elements
+    db_ptr,  # the others, or None
     numel,
-    SPLITS: tl.constexpr,
+    filters,
+    splits,
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
-    """One program: BLOCK_M elements, added split by split. Grid: (blocks of elements,)."""
+    """One program: BLOCK_M elements, BLOCK_K splits at a time, in a fixed order. Grid: (blocks of elements,)."""
     offs = tl.program_id(0).to(OFFSET) * BLOCK_M + tl.arange(0, BLOCK_M)
     valid = offs < numel
-    acc = tl.load(partial_ptr + offs, mask=valid, other=0.0)
-    for split in range(1, SPLITS):
-        acc += tl.load(partial_ptr + (offs + split * numel), mask=valid, other=0.0)
-    tl.store(out_ptr + offs, acc, mask=valid)
+    acc = tl.zeros((BLOCK_M,), partial_ptr.dtype.element_ty)
+    for first in range(0, splits, BLOCK_K):
+        split = first + tl.arange(0, BLOCK_K)
+        ptrs = partial_ptr + ((split.to(OFFSET) * numel)[:, None] + offs[None, :])
+        acc += tl.sum(tl.load(ptrs, mask=(split < splits)[:, None] & valid[None, :], other=0.0), 0)
+    tl.store(dw_ptr + offs, acc, mask=offs < filters)
+    if db_ptr is not None:
+        tl.store(db_ptr + (offs - filters), acc, mask=valid & (offs >= filters))
 
 
 @jit
@@ -43,25 +50,41 @@ def sum_pixels(
     return total
 
 
-def partial_sums(splits: int, out: torch.Tensor | None) -> torch.Tensor | None:
-    """(splits · rows, ...) to be added up into `out`, (rows, ...): of the accumulator's dtype; for one split `out`."""
-    if out is None or splits == 1:
-        return out
-    rows, *size = out.shape
-    strides = (math.prod(size), *out.stride()[1:])
-    return torch.empty_strided((splits * rows, *size), strides, dtype=wide(out), device=out.device)
+class Partial(NamedTuple):
+    """Where a wgrad kernel writes its sums, and how many elements on from a split's the next one's are."""
+
+    dw: torch.Tensor
+    db: torch.Tensor | None
+    split_stride: int
+
+    def pointers(self) -> dict[str, Any]:
+        """As the kernels' arguments."""
+        return {"dw_ptr": self.dw, "db_ptr": self.db, "split_stride": self.split_stride}
 
 
-def sum_splits(partial: torch.Tensor | None, out: torch.Tensor | None) -> None:
-    """Fill `out` with the sum of the splits; there is nothing to do for one."""
-    if partial is None or out is None or partial is out or out.numel() == 0:
+def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None) -> Partial:
+    """Of one split the gradients themselves; else scratch of the accumulator's dtype, laid out as dw and then db."""
+    if splits == 1:
+        return Partial(dw, db, 0)
+    numel = dw.numel() + (0 if db is None else db.numel())
+    scratch = torch.empty(splits * numel, dtype=wide(dw), device=dw.device)
+    return Partial(scratch, None if db is None else scratch[dw.numel() :], numel)
+
+
+def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> None:
+    """Fill dw, and db where it is given, with the sum of the splits; there is nothing to do for one."""
+    scratch, _, numel = partial
+    if numel == 0:
         return
-    tile = tuning.pick("sum_splits", partial, elements=out.numel())
-    sum_splits_kernel[(triton.cdiv(out.numel(), tile["BLOCK_M"]),)](
-        partial_ptr=partial,
-        out_ptr=out,
-        numel=out.numel(),
-        SPLITS=partial.numel() // out.numel(),
-        OFFSET=offsets(partial),
+    splits = scratch.numel() // numel
+    tile = tuning.pick("sum_splits", scratch, elements=numel)
+    sum_splits_kernel[(triton.cdiv(numel, tile["BLOCK_M"]),)](
+        partial_ptr=scratch,
+        dw_ptr=dw,
+        db_ptr=db,
+        numel=numel,
+        filters=dw.numel(),
+        splits=splits,
+        OFFSET=offsets(scratch),
         **tile,
     )

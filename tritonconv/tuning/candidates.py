@@ -15,7 +15,7 @@ from tritonconv.problems import ConvProblem
 from tritonconv.tuning.choices import built_in_algorithm
 from tritonconv.tuning.device import architecture
 from tritonconv.tuning.reasons import Asked, Tile
-from tritonconv.tuning.tiles import ELEMENT_OPERATORS, PIXEL_OPERATORS, built_in
+from tritonconv.tuning.tiles import PIXEL_OPERATORS, built_in
 
 # Rows, columns, bytes of depth, warps and stages of GEMM tiles, before they are cut to the problem. From the configs of
 # Triton's python/tutorials/03-matrix-multiplication.py, and between them; twenty, with the built-in one, is what a user
@@ -74,7 +74,9 @@ def tiles(operator: str, x: torch.Tensor, **sizes: int) -> list[Tile]:
         others = _interpreter(first, operator, max(sizes.get("pixels", 0), sizes.get("elements", 0)))
     elif operator in PIXEL_OPERATORS:
         others = _gpu_pixels(x, **sizes)
-    elif operator in ELEMENT_OPERATORS:
+    elif operator == "sum_splits":
+        others = [{**first, "BLOCK_M": rows, "BLOCK_K": depth} for rows in (64, 256, 1024) for depth in (4, 16)]
+    elif operator == "elementwise":
         others = [{"BLOCK_M": rows, "num_warps": 8 if rows > 2048 else 4} for rows in (512, 2048, 4096, 8192)]
     else:
         others = _gpu_gemm(first, operator, x, **sizes)

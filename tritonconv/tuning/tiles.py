@@ -21,13 +21,12 @@ INTERPRETER_SHARE = 2**16
 INTERPRETER_COLUMNS = 1024
 # Channels under which one tap's channels leave most of a K block empty, so that blocks run on across taps.
 FLATTEN_BELOW = 16
-# Operators on tiles of pixels × channels, and on plain runs of elements.
+# Operators on tiles of pixels × channels.
 PIXEL_OPERATORS = (
     *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
     *("pool_forward", "pool_backward", "max_pool_gather"),
     *("resample", "adaptive_max", "adaptive_max_backward", "gather", "claim"),
 )
-ELEMENT_OPERATORS = ("sum_splits", "elementwise")
 
 
 def built_in(operator: str, x: torch.Tensor, **sizes: int) -> tuple[Tile, str]:
@@ -108,6 +107,10 @@ def _interpreter_elements(x: torch.Tensor, elements: int) -> Tile:
     return {"BLOCK_M": side(elements, INTERPRETER_TILE)}
 
 
+def _interpreter_sum(x: torch.Tensor, elements: int) -> Tile:
+    return {"BLOCK_M": side(elements, INTERPRETER_TILE // 16), "BLOCK_K": 16}
+
+
 # --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
 
 
@@ -166,10 +169,16 @@ def _gpu_elements(x: torch.Tensor, elements: int) -> Tile:
     return {"BLOCK_M": 1024, "num_warps": 4}
 
 
+def _gpu_sum(x: torch.Tensor, elements: int) -> Tile:
+    # a gradient has few elements: blocks of few, so that more than one multiprocessor adds
+    return {"BLOCK_M": 128, "BLOCK_K": 16, "num_warps": 4}
+
+
 _TILES: dict[str, tuple[Callable[..., Tile], Callable[..., Tile]]] = {
     "implicit_gemm_forward": (_interpreter_forward, _gpu_forward),
     "implicit_gemm_dgrad": (_interpreter_dgrad, _gpu_dgrad),
     "implicit_gemm_wgrad": (_interpreter_wgrad, _gpu_wgrad),
     **dict.fromkeys(PIXEL_OPERATORS, (_interpreter_pixels, _gpu_pixels)),
-    **dict.fromkeys(ELEMENT_OPERATORS, (_interpreter_elements, _gpu_elements)),
+    "elementwise": (_interpreter_elements, _gpu_elements),
+    "sum_splits": (_interpreter_sum, _gpu_sum),
 }

@@ -1,0 +1,121 @@
+"""From a call to the driver, as on a GPU: Triton's binder and launcher, CUDA's limits, plans. Nothing is computed.
+
+The stand-in for a GPU (launch_only.py) is for a whole process: each check here runs in one of its own.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import triton.language as tl
+from test_edges import GRIDS
+from test_layers import LAYERS, build, inputs
+from torch.utils import _pytree
+from triton.runtime.driver import driver
+
+import tritonconv
+from examples.networks import mnist_cnn3
+from tritonconv import nn
+from tritonconv.kernels.split_k import sum_splits_kernel
+
+ROOT = Path(__file__).parent.parent
+
+
+def in_a_process(check: Callable[[ModuleType], None]) -> Callable[[], None]:
+    """A test that runs `check` where there is the stand-in."""
+
+    def test() -> None:
+        code = "import sys; sys.path[:0] = ['tests', '.']; import launch_only, test_launch_path as here; "
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}here.{check.__name__}(launch_only)"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-5000:]
+
+    test.__doc__ = check.__doc__
+    return pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is its own launch path")(test)
+
+
+def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
+    """Launches as they reached the driver, with names in the place of addresses."""
+    found = []
+    for grid, arguments in calls:
+        shown = []
+        for value in arguments:
+            address = value.data_ptr() if isinstance(value, torch.Tensor) else value
+            is_address = type(value) is not bool and isinstance(address, int) and address > 2**32
+            shown.append(named.get(address, "scratch") if is_address else value)
+        found.append((grid, *shown))
+    return found
+
+
+def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
+    """A plan gives the driver what Triton's binder gave it, kernel by kernel, and compiles nothing."""
+    calls: list[tuple] = []
+
+    class Spy(driver.active.launcher_cls):
+        def __call__(self, *arguments):
+            calls.append((arguments[:3], arguments[9:]))
+            super().__call__(*arguments)
+
+    driver.active.launcher_cls = Spy
+    own = {"in_channels": 2, "out_channels": 3, "kernel_size": 3}
+    pooled = {**own, "pool_kernel_size": 2}
+    layers = [*LAYERS, ("ConvReLUMaxPool2d", pooled, (2, 2, 6, 7)), ("ConvReLU2d", own, (2, 2, 6, 7))]
+    for name, arguments, shape in layers:
+        layer, x = build(nn, name, arguments).float(), torch.randn(shape, requires_grad=True)
+        leaves, results, seen = [x, *layer.parameters()], [], []
+        for _ in range(3):
+            calls.clear()
+            given = inputs(layer, x * 1)
+            before = len(gpu.compiled)
+            outputs = [t for t in _pytree.tree_leaves(layer(*given)) if t.is_floating_point()]
+            gradients = torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], retain_graph=True)
+            results.append((given, outputs, gradients))  # alive, so that no address comes twice
+            tensors = [*given, *layer.parameters(), *outputs, *gradients]
+            named = {t.data_ptr(): f"tensor {i}" for i, t in enumerate(tensors)}
+            seen.append(described(calls, named))
+            assert seen[-1], name
+        assert len(gpu.compiled) == before, name
+        assert seen[1] == seen[2], name  # from the second call on there is a plan
+        assert [len(call) for call in seen[0]] == [len(call) for call in seen[1]], name
+        assert seen[0] == seen[1], name
+
+
+def cuda_s_limits_hold(gpu: ModuleType) -> None:
+    """The stand-in refuses a grid that CUDA refuses, and no operator asks for one, however large its image."""
+    tensors = torch.ones(16), torch.ones(16)
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        sum_splits_kernel[(1, 65536)](*tensors, None, 16, 16, 1, tl.int32, 16, 16)
+    for name, call in GRIDS.items():
+        before = gpu.launches()
+        y = call()
+        if y.requires_grad:
+            y.backward(torch.empty_like(y))
+        assert gpu.launches() > before, name
+        assert gpu.last_grid()[1:] == (1, 1), name
+
+
+def another_batch_compiles_nothing(gpu: ModuleType) -> None:
+    """The last batch of an epoch is smaller; evaluation's is larger; a single image is a batch too."""
+
+    model = mnist_cnn3()
+    tritonconv.convert(model)
+    counts = {}
+    for batch in (64, 37, 1, 500):
+        before = len(gpu.compiled)
+        model(torch.randn(batch, 1, 28, 28)).sum().backward()
+        counts[batch] = gpu.compiled[before:]
+    assert len(counts.pop(64)) > 10 and counts == {37: [], 1: [], 500: []}
+
+
+test_every_layer_launches_again_what_it_launched = in_a_process(every_layer_launches_again_what_it_launched)
+test_cuda_s_limits_hold = in_a_process(cuda_s_limits_hold)
+test_another_batch_compiles_nothing = in_a_process(another_batch_compiles_nothing)
