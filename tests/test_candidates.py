@@ -22,7 +22,7 @@ from tritonconv.tuning import tiles as tables
 def sizes_of(operator: str, pixels: int, C_in: int, C_out: int, taps: int) -> dict[str, int]:
     if operator in tables.PIXEL_OPERATORS:
         return {"pixels": pixels, "channels": C_out}
-    if operator in tables.ELEMENT_OPERATORS:
+    if operator in ("elementwise", "sum_splits"):
         return {"elements": pixels}
     pooled = {"pooled": False} if operator == "implicit_gemm_forward" else {}
     return {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": taps, **pooled}

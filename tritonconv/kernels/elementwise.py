@@ -99,6 +99,7 @@ def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor
         for i in range(x.shape[0]):
             _launch(function, argument, x[i], None if dy is None else dy[i], out[i])
         return
+    is_dense = len(sizes) == 1 and all(strides == [1] for strides in merged)
     tile = tuning.pick("elementwise", x, elements=out.numel())
     x_stride, out_stride, dy_stride = (_pad(strides, 0) for strides in merged)
     # one program: BLOCK_M elements
@@ -110,10 +111,10 @@ def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor
         out_ptr=out,
         out_stride=out_stride,
         elements=out.numel(),
-        size=_pad(sizes, 1),
+        size=_pad([] if is_dense else sizes, 1),
         FUNCTION=function,
         ARGUMENT=argument,
-        DENSE=len(sizes) == 1 and all(strides == [1] for strides in merged),
+        DENSE=is_dense,
         OFFSET=offsets(*tensors),
         ACC=accumulator(x),
         **tile,
