@@ -77,9 +77,9 @@ def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
             given = inputs(layer, x * 1)
             before = len(gpu.compiled)
             outputs = [t for t in _pytree.tree_leaves(layer(*given)) if t.is_floating_point()]
-            gradients = torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], retain_graph=True)
-            results.append((given, outputs, gradients))  # alive, so that no address comes twice
-            tensors = [*given, *layer.parameters(), *outputs, *gradients]
+            torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], retain_graph=True)
+            results.append((given, outputs))  # alive, so that no address comes twice
+            tensors = [*given, *layer.parameters(), *outputs]
             named = {t.data_ptr(): f"tensor {i}" for i, t in enumerate(tensors)}
             seen.append(described(calls, named))
             assert seen[-1], name

@@ -100,6 +100,12 @@ def as_count(operator: str, name: str, value: object) -> int:
         raise TypeError(f"{operator}(): argument '{name}' must be int, but got {name}={value!r}") from error
 
 
+def require_flags(operator: str, **flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_ | torch.SymBool):
+            raise TypeError(f"{operator}(): argument '{name}' must be bool, but got {name}={value!r}")
+
+
 def require_filter(operator: str, w: torch.Tensor, rank: int) -> None:
     require_tensor(operator, "weight", w)
     if w.dim() != rank + 2:

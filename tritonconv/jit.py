@@ -50,7 +50,9 @@ class Launch(NamedTuple):
         device = common_device(self.arguments.values())
         with _lock:
             if triton.knobs.runtime.interpret or device.type == "cpu":
-                return None if warmup else _interpret(self, device)
+                if not warmup:
+                    _interpret(self, device)
+                return None
             if device.type != "cuda":
                 raise NotImplementedError(
                     f"Could not run '{self.kernel.fn.__name__}' on device '{device}': expected tensors on 'cpu' or "

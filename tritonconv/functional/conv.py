@@ -12,6 +12,7 @@ from tritonconv.checks import (
     as_sizes,
     require_batch,
     require_filter,
+    require_flags,
     require_tensor,
 )
 from tritonconv.functional.arguments import IntOrInts, each_rank, window
@@ -133,6 +134,7 @@ def conv2d_bias_relu_max_pool2d(
     """
     sliding = (stride, padding, dilation, groups, padding_mode)
     pool = window(2, pool_kernel_size, pool_stride, pool_padding, pool_dilation)
+    require_flags("conv2d_bias_relu_max_pool2d", ceil_mode=ceil_mode)
     fused = (*sliding, algorithm, "relu", (*pool, ceil_mode))
     return convolve("conv2d_bias_relu_max_pool2d", 2, input, weight, bias, *fused)
 

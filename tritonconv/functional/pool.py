@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, overload
 
 import torch
 
-from tritonconv.checks import Sizes, as_sizes, require_batch, require_tensor
+from tritonconv.checks import Sizes, as_count, as_sizes, require_batch, require_flags, require_tensor
 from tritonconv.functional.arguments import IntOrInts, each_rank, window
 from tritonconv.ops import operators
 from tritonconv.problems import unpooled_size
@@ -96,6 +96,7 @@ def max_pool(
     """
     x, unbatched = require_batch(f"max_pool{rank}d", input, rank)
     sliding = window(rank, kernel_size, stride, padding, dilation)
+    require_flags(f"max_pool{rank}d", ceil_mode=ceil_mode)
     y, _, indices = operators.max_pool(x, *sliding, ceil_mode, return_indices)
     if unbatched:
         y, indices = y.squeeze(0), indices.squeeze(0) if return_indices else indices
@@ -177,6 +178,9 @@ def avg_pool(
     """
     x, unbatched = require_batch(f"avg_pool{rank}d", input, rank)
     sliding = window(rank, kernel_size, stride, padding)[:3]
+    require_flags(f"avg_pool{rank}d", ceil_mode=ceil_mode, count_include_pad=count_include_pad)
+    if divisor_override is not None:
+        divisor_override = as_count(f"avg_pool{rank}d", "divisor_override", divisor_override)
     y = operators.average_pool(x, *sliding, ceil_mode, count_include_pad, divisor_override)
     return y.squeeze(0) if unbatched else y
 
@@ -207,11 +211,15 @@ def lp_pool(
         RuntimeError: sizes that do not go together.
         ZeroDivisionError: norm_type is 0.
         NotImplementedError: a dtype other than the four.
+        TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.lp_pool1d, lp_pool2d and lp_pool3d.
     """
     x, unbatched = require_batch(f"lp_pool{rank}d", input, rank)
     kernel, steps, *_ = window(rank, kernel_size, stride, 0)
+    require_flags(f"lp_pool{rank}d", ceil_mode=ceil_mode)
+    if isinstance(norm_type, str):
+        raise TypeError(f"lp_pool{rank}d(): argument 'norm_type' must be a number, but got norm_type={norm_type!r}")
     y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
     return y.squeeze(0) if unbatched else y
 

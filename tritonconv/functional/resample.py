@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tritonconv.checks import as_integer, require_tensor
+from tritonconv.checks import as_integer, require_flags, require_tensor
 from tritonconv.functional.arguments import IntOrInts
 from tritonconv.ops import operators
 
@@ -95,7 +95,9 @@ def interpolate(
             f"Input and output sizes should be greater than 0, but got input of size {list(input.shape)} and output "
             f"size {list(lengths)}"
         )
-    return operators.resample(input, lengths, table, scales, bool(align_corners), antialias)
+    if align_corners is not None:
+        require_flags("interpolate", align_corners=align_corners)
+    return operators.resample(input, lengths, table, scales, bool(align_corners), bool(antialias))
 
 
 def upsample(

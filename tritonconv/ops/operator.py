@@ -191,8 +191,8 @@ def _eager_function(kind: type[Operator]) -> Any:
 
     class Function(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, known: _Known, *tensors: torch.Tensor | None) -> Tensors:
-            outputs = known.plan.run(tensors)
+        def forward(ctx: Any, known: _Known, *tensors: torch.Tensor | None) -> Any:
+            outputs: Any = known.plan.run(tensors)
             if is_linked:
                 outputs += (known.plan.link(),)
             everything: Any = tensors + outputs
@@ -205,7 +205,7 @@ def _eager_function(kind: type[Operator]) -> Any:
         def backward(ctx: Any, *gradients: torch.Tensor | None) -> Grads:
             known = ctx.known
             asked = kind(**known.values, **dict(zip(known.names, ctx.saved_tensors, strict=True)))
-            asked.needs = dict(zip(kind.tensors, ctx.needs_input_grad[1:], strict=True))
+            vars(asked)["needs"] = dict(zip(kind.tensors, ctx.needs_input_grad[1:], strict=True))
             given = [known.plan.gradient(i) if g is None else g for i, g in enumerate(gradients[:results])]
             grads = _gradients(asked, given)
             return None, *grads, *(None,) * (count - len(grads))

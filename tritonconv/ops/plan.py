@@ -111,19 +111,17 @@ class Plan:
     """An operator's results, uninitialised, its scratch, and its launches."""
 
     def __init__(self, new: Sequence[torch.Tensor], results: int, steps: Sequence[_Step]) -> None:
-        self.like = [(t.shape, {"dtype": t.dtype, "device": t.device}) for t in new]
-        # without a result that was not asked for: it has no elements
-        self.allocated = [
-            functools.partial(torch.empty_strided, t.shape, t.stride(), **options) if t.numel() else _nothing
-            for t, (_, options) in zip(new, self.like, strict=True)
-        ]
-        self.link = functools.partial(torch.empty_strided, (0,), (1,), **self.like[0][1])
+        self.allocators = list(map(_allocator, new))
+        # a result of no elements is one that was not asked for
+        self.wanted = [allocate if t.numel() else _nothing for t, allocate in zip(new, self.allocators, strict=True)]
+        self.is_floating = [t.is_floating_point() for t in new]
+        self.link = _allocator(new[0].new_empty(0))
         self.results = results
         self.steps = steps
 
     def run(self, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
-        """The results; None for one without elements."""
-        new = [allocate() for allocate in self.allocated]
+        """The results; None for one of no elements."""
+        new = [allocate() for allocate in self.wanted]
         everything: Any = [*tensors, *new]
         for step in self.steps:
             step.run(everything)
@@ -131,13 +129,15 @@ class Plan:
 
     def whole(self, results: Sequence[torch.Tensor | None]) -> Tensors:
         """With a tensor for each."""
-        pairs = zip(results, self.like, strict=False)
-        return tuple(torch.empty(shape, **options) if t is None else t for t, (shape, options) in pairs)
+        return tuple(self.allocators[i]() if t is None else t for i, t in enumerate(results))
 
     def gradient(self, number: int) -> torch.Tensor | None:
         """The gradient of a result that nothing depends on: zeros, or None of integers."""
-        shape, options = self.like[number]
-        return torch.zeros(shape, **options) if options["dtype"].is_floating_point else None
+        return self.allocators[number]().zero_() if self.is_floating[number] else None
+
+
+def _allocator(t: torch.Tensor) -> Callable[[], torch.Tensor | Any]:
+    return functools.partial(torch.empty_strided, t.shape, t.stride(), dtype=t.dtype, device=t.device)
 
 
 def _nothing() -> None:
@@ -168,12 +168,12 @@ def make(tensors: Sequence[torch.Tensor | None], run: Callable[..., Tensors]) ->
 
 
 def _find(t: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> _Place | None:
-    """None for a view of memory that two of them share: another time it may not be shared."""
+    """None for a view of memory that two of them share, another time it may not be shared; and of no elements."""
     for i, each in enumerate(tensors):
-        if each is t:
+        if each is t and t.numel() > 0:
             return _Place(i)
     owners = [(i, each) for i, each in enumerate(tensors) if each is not None and storage(each) == storage(t)]
-    if len(owners) != 1 or owners[0][1].dtype != t.dtype:
+    if len(owners) != 1 or owners[0][1].dtype != t.dtype or t.numel() == 0:
         return None
     i, owner = owners[0]
     if t.data_ptr() == owner.data_ptr() and (t.shape, t.stride()) == (owner.shape, owner.stride()):
