@@ -3,8 +3,8 @@
     python -m bench.report FILE.json [FILE.json ...] [--only PATTERN] [--out docs/] [--readme README.md] [--merge FILE]
 
 A README carries a table between the lines `<!-- bench FILE.json PATTERN -->` and `<!-- /bench -->`, or, of a file of
-bench.interpreter, `<!-- interpreter FILE.json -->` and `<!-- /interpreter -->`; --readme writes every such table anew,
-from the file named there, its path taken from the README's folder.
+bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and `<!-- /interpreter -->`, or with `host`; --readme
+writes every such table anew, from the file named there, its path taken from the README's folder.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench import interpreter
+from bench import host, interpreter
 from bench import rows as results
 from bench.rows import OK, Row
 from bench.tables import COLOURS, LOSES, outcome, ratios, summary, table, without_ours
 
 MARKED = re.compile(
-    r"<!-- (?P<kind>bench|interpreter) (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)<!-- /(?P=kind) -->",
+    r"<!-- (?P<kind>bench|interpreter|host) (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)<!-- /(?P=kind) -->",
     re.DOTALL,
 )
 
@@ -101,9 +101,9 @@ def readme(text: str, folder: Path) -> str:
 
     def fill(match: re.Match[str]) -> str:
         head = match[0][: match[0].index("\n") + 1]
-        if match["kind"] == "interpreter":
-            _, measured = interpreter.read(folder / match["file"])
-            return f"{head}\n{interpreter.table(measured)}\n\n<!-- /interpreter -->"
+        if (module := {"interpreter": interpreter, "host": host}.get(match["kind"])) is not None:
+            _, measured = module.read(folder / match["file"])
+            return f"{head}\n{module.table(measured)}\n\n<!-- /{match['kind']} -->"
         _, rows = results.read(folder / match["file"])
         chosen = results.matching(rows, match["pattern"] or "")
         if not chosen:

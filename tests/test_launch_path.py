@@ -25,22 +25,15 @@ from tritonconv.kernels.split_k import sum_splits_kernel
 ROOT = Path(__file__).parent.parent
 
 
-def in_a_process(check: Callable[[ModuleType], None]) -> Callable[[], None]:
-    """A test that runs `check` where there is the stand-in."""
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has a launch path of its own")
 
-    def test() -> None:
-        code = "import sys; sys.path[:0] = ['tests', '.']; import launch_only, test_launch_path as here; "
-        done = subprocess.run(
-            [sys.executable, "-c", f"{code}here.{check.__name__}(launch_only)"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr[-5000:]
 
-    test.__doc__ = check.__doc__
-    return pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is its own launch path")(test)
+def in_a_process(check: Callable[[ModuleType], None]) -> None:
+    """Run `check`, one of this file's, with the stand-in."""
+    code = "import sys; sys.path[:0] = ['tests', '.']; import launch_only, test_launch_path as here; "
+    command = [sys.executable, "-c", f"{code}here.{check.__name__}(launch_only)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-5000:]
 
 
 def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
@@ -89,7 +82,7 @@ def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
         assert seen[0] == seen[1], name
 
 
-def cuda_s_limits_hold(gpu: ModuleType) -> None:
+def cudas_limits_hold(gpu: ModuleType) -> None:
     """The stand-in refuses a grid that CUDA refuses, and no operator asks for one, however large its image."""
     tensors = torch.ones(16), torch.ones(16)
     with pytest.raises(RuntimeError, match="invalid argument"):
@@ -116,6 +109,13 @@ def another_batch_compiles_nothing(gpu: ModuleType) -> None:
     assert len(counts.pop(64)) > 10 and counts == {37: [], 1: [], 500: []}, counts
 
 
-test_every_layer_launches_again_what_it_launched = in_a_process(every_layer_launches_again_what_it_launched)
-test_cuda_s_limits_hold = in_a_process(cuda_s_limits_hold)
-test_another_batch_compiles_nothing = in_a_process(another_batch_compiles_nothing)
+def test_every_layer_launches_again_what_it_launched():
+    in_a_process(every_layer_launches_again_what_it_launched)
+
+
+def test_cudas_limits_hold():
+    in_a_process(cudas_limits_hold)
+
+
+def test_another_batch_compiles_nothing():
+    in_a_process(another_batch_compiles_nothing)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from test_layers import build, each_layer, results
 from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tritonconv import functional as TF
@@ -177,6 +178,23 @@ def test_a_result_that_nothing_depends_on_has_no_gradient(device):
         found = torch.autograd.grad(dw.sum(), [dy, x])
         expected = torch.autograd.grad(dw_by_torch(dy, x), [dy, x])
         torch.testing.assert_close(found, expected)
+
+
+def test_nothing_is_filled_for_an_argmax(device):
+    """Its gradient is no tensor of zeros: on a GPU that would be a launch."""
+    (x,) = tensors(device, IMAGE)
+    TF.max_pool2d(x, 2)
+    y = TF.max_pool2d(x, 2)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        torch.autograd.grad(y, x, torch.ones_like(y))
+    assert not {name for name in seen if "zeros" in name or "fill" in name or "zero_" in name}
 
 
 def dw_by_torch(dy: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -378,7 +378,11 @@ JIT = faults(
             "two threads",
         ),
         ('kwargs.setdefault("enable_fp_fusion", True)', "kwargs", "test_interpreting_and_compiling_alternate"),
-        ("return None if warmup else _interpret(", "return _interpret(", "test_warming_up_does_not_run"),
+        (
+            "                if not warmup:\n                    _interpret(self, device)\n",
+            "                _interpret(self, device)\n",
+            "test_warming_up_does_not_run",
+        ),
         (
             "        _recorded.reset(token)\n",
             "        _recorded.set(None)\n",
@@ -426,8 +430,8 @@ JIT = faults(
             "num_warps",
         ),
         (
-            "recorded.append(_bind(self, grid, args, kwargs))\n            return None\n",
-            "recorded.append(_bind(self, grid, args, kwargs))\n",
+            "recorded.append(launch)\n            return None\n",
+            "recorded.append(launch)\n",
             "test_recorded_launches_do_not_run",
         ),
         (

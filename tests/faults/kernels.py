@@ -391,20 +391,23 @@ OTHERS = [
         CONV,
         [
             (
-                "for split in range(1, SPLITS):",
-                "for split in range(1, SPLITS - 1):",
+                "mask=(split < splits)[:, None]",
+                "mask=(split < splits - 1)[:, None]",
                 "test_tiles_of_a_gpu tests/test_blocks.py",
             ),
             (
-                "dtype=wide(out)",
-                "dtype=out.dtype",
+                "dtype=wide(dw)",
+                "dtype=dw.dtype",
                 "test_tiles_of_a_gpu tests/test_blocks.py",
             ),
             (
-                "partial is out or out.numel() == 0:",
-                "partial is out:",
+                "    if numel == 0:\n        return\n",
+                "",
                 f"{EDGES}::test_a_sum_of_nothing_launches_nothing",
             ),
+            ("mask=offs < filters)", "mask=valid)", "test_tiles_of_a_gpu"),
+            ("(offs - filters), acc", "offs, acc", "test_tiles_of_a_gpu"),
+            ("scratch[dw.numel() :]", "scratch", "test_tiles_of_a_gpu"),
         ],
     ),
     *faults(

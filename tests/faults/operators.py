@@ -9,6 +9,11 @@ EPILOGUE = f"{OPS}::test_what_cannot_be_an_epilogue_is_refused"
 PATCHES = "tests/test_identities.py::test_unfold_and_fold_are_torchs_and_adjoint"
 SHAPES = "tests/test_errors.py::test_gradient_of_another_shape"
 GRADS = "tests/test_gradcheck.py"
+PLANS = "tests/test_plan.py"
+ANOTHER_TYPE, SAME = "test_an_argument_of_another_type_is_refused_as_ever", f"{PLANS}::test_the_answer_is_the_same"
+WATCHED, HOLDS = "test_who_watches_sees_every_call", "test_what_a_plan_holds_for"
+TRANSFORMED_CALL = "test_transforms_and_autocast_after_a_plain_call"
+LAUNCHED = "tests/test_launch_path.py::test_every_layer_launches_again_what_it_launched"
 TRANSFORMS = "tests/test_transforms.py"
 EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
 VMAP, PENALTY = f"{TRANSFORMS}::test_vmap", f"{TRANSFORMS}::test_a_penalty_reaches_what_torch_reaches"
@@ -35,8 +40,8 @@ REGISTRATION = faults(
         ),
         ('asked.get("input_size") or asked', "asked", "test_fake_outputs_look_like_the_real_ones"),
         (
-            'ctx.values["channels_last"] = asked.channels_last\n',
-            'ctx.values.setdefault("channels_last", False)\n',
+            '{"channels_last": asked.channels_last, "shapes": shapes}',
+            '{"channels_last": False, "shapes": shapes}',
             f"{CONV}::test_memory_format_follows_torch {SECOND}",
         ),
         (
@@ -46,8 +51,8 @@ REGISTRATION = faults(
             "saves what is not needed",
         ),
         (
-            "for key, t in tensors.items()}\n            ctx.names",
-            "for key, t in [*tensors.items()][:1]}\n            ctx.names",
+            "shapes = {key: t.shape for key, t in tensors.items()}",
+            "shapes = {key: t.shape for key, t in [*tensors.items()][:1]}",
             f"{CONV}::test_named_case",
         ),
         (
@@ -563,7 +568,7 @@ OTHERS = [
         [
             ('if recompute_scale_factor or mode == "area":', 'if mode == "area":', "test_mode_is_torchs"),
             ('(0 if mode == "area" else 1)', "0", "tests/test_errors.py"),
-            ("bool(align_corners), antialias)", "False, antialias)", "test_mode_is_torchs"),
+            ("bool(align_corners), bool(antialias))", "False, bool(antialias))", "test_mode_is_torchs"),
             (
                 "        scales = (0.0,) * rank  # torch copies",
                 "        pass  # torch copies",
@@ -586,4 +591,68 @@ OTHERS = [
     ),
 ]
 
-FAULTS: list[Fault] = [*REGISTRATION, *CONVOLUTION, *PADDED, *UNPOOLED, *TRANSFORMED, *OTHERS]
+PLANNED = [
+    *faults(
+        "tritonconv/ops/operator.py",
+        PLANS,
+        [
+            (
+                "key = plan.key(tensors, (types, *values[count:]))",
+                "key = plan.key(tensors, values[count:])",
+                ANOTHER_TYPE,
+            ),
+            (" if PLAIN.issuperset(types[:count]) else None", "", "tests/test_convert.py tests/test_nn.py"),
+            ("        torch._C._len_torch_dispatch_stack()\n        or", "        False\n        or", WATCHED),
+            ("        or torch.autograd._profiler_enabled()\n", "", WATCHED),
+            ("        or torch._C._functorch.peek_interpreter_stack() is not None\n", "", TRANSFORMED_CALL),
+            ("        or forward_ad._current_level >= 0\n", "", TRANSFORMED_CALL),
+            ("if kind.autocast and torch._C._is_any_autocast_enabled():", "if False:", TRANSFORMED_CALL),
+            ("torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):", "False:", SAME),
+            (
+                "            ctx.set_materialize_grads(False)",
+                "            pass",
+                "test_nothing_is_filled_for_an_argmax",
+                "zeros for an argmax",
+            ),
+            (
+                "[known.plan.gradient(i) if g is None else g for i, g",
+                "[g for i, g",
+                "test_a_result_that_nothing_depends_on_has_no_gradient",
+            ),
+            ("    if len(table) >= plan.MOST:\n        table.clear()\n", "", "test_no_more_plans_than_are_kept"),
+            ("else found.whole(found.run(tensors))", "else found.run(tensors)", OPS),
+        ],
+    ),
+    *faults(
+        "tritonconv/ops/plan.py",
+        PLANS,
+        [
+            ("t.stride(), dtype, t.device, address % 16", "dtype, t.device, address % 16", HOLDS),
+            ("dtype, t.device, address % 16", "dtype, t.device", HOLDS),
+            ("parts += t.shape, t.stride(), dtype,", "parts += t.shape, t.stride(),", HOLDS),
+            (
+                "        parts.append(_products.fp32_precision)\n",
+                "        pass\n",
+                "test_the_precision_of_products_is_asked_for_each_time",
+            ),
+            ("    parts = [number, others]\n", "    parts = [number]\n", HOLDS),
+            ("    parts = [number, others]\n", "    parts = [others]\n", HOLDS),
+            (" or jit.is_recording():", ":", HOLDS),
+            (" or t.is_neg():", ":", "test_what_lies_in_memory_negated"),
+            ("        except RuntimeError:", "        except ValueError:", f"{TRANSFORMS}::test_gradcheck"),
+            (
+                "[None if t is None else t.detach() for t in tensors]",
+                "[*tensors]",
+                "test_two_tensors_that_were_one",
+            ),
+            ("len(owners) != 1 or", "", "test_two_tensors_that_were_one"),
+            ("self.offset // t.element_size()", "0", f"{CONV}::test_tiles_of_a_gpu"),
+            ("elif func._schema.is_mutable or not", "elif not", "test_what_does_more_than_launch_has_no_plan"),
+            (" or storage(out) not in self.known:", ":", "test_what_does_more_than_launch_has_no_plan"),
+            ("data_ptr() + offset\n", "data_ptr()\n", LAUNCHED),
+            ("if self.is_floating[number] else None", "", "test_a_result_that_nothing_depends_on_has_no_gradient"),
+        ],
+    ),
+]
+
+FAULTS: list[Fault] = [*REGISTRATION, *PLANNED, *CONVOLUTION, *PADDED, *UNPOOLED, *TRANSFORMED, *OTHERS]

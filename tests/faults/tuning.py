@@ -3,6 +3,7 @@
 from tests.faults.fault import Fault, faults
 
 AUTOTUNE, TUNING, CANDIDATES = "tests/test_autotune.py", "tests/test_tuning.py", "tests/test_candidates.py"
+PLANS = "tests/test_plan.py::test_what_a_plan_holds_for"
 AUTO = f"{TUNING}::test_auto_is_direct_where_a_group_has_few_channels"
 SPLITS = f"{TUNING}::test_a_split_has_its_share_of_the_steps_and_no_more"
 
@@ -44,8 +45,19 @@ CHOICES = [
                 "if not (is_recording() or tuned()):",
                 "test_a_machine_that_is_not_there_has_nothing_tuned",
             ),
-            ("_instead.set(dict(choices))", "_instead.set(_tuned)", AUTOTUNE),
+            ("_instead.set(_Table(choices))", "_instead.set(_tuned)", AUTOTUNE),
             ("        _instead.reset(token)\n", "        pass\n", AUTOTUNE),
+            ("        self.number = next(self.numbers)\n", "        self.number = 0\n", PLANS),
+            (
+                "    table.number = next(table.numbers)\n",
+                "",
+                "test_the_fastest_candidate_wins_and_is_used",
+            ),
+            (
+                "None if is_recording() or current_target() is not None else tuned().number",
+                "tuned().number",
+                PLANS,
+            ),
             ("    return _tuned if choices is None else choices\n", "    return _tuned\n", AUTOTUNE),
             (
                 '    if algorithm != "auto":\n',
@@ -114,7 +126,6 @@ TILES = [
                 "_gpu_product(_gpu_limits(x), BLOCK_M=pixels, BLOCK_N=C_in, BLOCK_K=C_out)",
                 "test_tiles_of_a_gpu_do_not_depend_on_the_batch",
             ),
-            ('"sum_splits", "elementwise")', '"sum_splits",)', "tests/test_conv2d.py tests/test_pool.py"),
             (
                 "    if C_in < FLATTEN_BELOW:\n",
                 "    if C_in <= FLATTEN_BELOW:\n",
@@ -242,7 +253,7 @@ MEASURE = [
                 "test_a_winner_must_be_right_on_every_recorded_call",
             ),
             (
-                "        tuned().update({key: row.chosen for key, row in right.items()})\n",
+                "        remember({key: row.chosen for key, row in right.items()})\n",
                 "",
                 "test_the_fastest_candidate_wins_and_is_used",
             ),
