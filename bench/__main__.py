@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+import tritonconv
 from bench import environment, gate, providers, rows, steps, tables, timing
 from bench.providers import Provider, Tensors
 from bench.rows import Row
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--layout", nargs="+", choices=providers.LAYOUTS, help="of ours; baselines run in both")
     p.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES))
     p.add_argument("--quick", action="store_true", help="fewer repeats; on a GPU no torch.compile, else small batches")
+    p.add_argument("--tune", action="store_true", help="tritonconv.autotune each call of ours before it is timed")
     p.add_argument("--scaling", action="store_true", help="one convolution over batch, channels and picture instead")
     p.add_argument("--seed", type=int, help="of the inputs; default: a new one, kept in the JSON")
     p.add_argument("--json", type=rows.new_file, metavar="FILE", help="write the rows here, anew after each problem")
@@ -92,6 +94,7 @@ def attempt(
     device: torch.device,
     effort: Effort,
     roofs: Roofs | None,
+    tune: bool = False,
 ) -> list[Row]:
     """Gate, then time. On a GPU each gives a second row, captured in a CUDA graph: without the host's time."""
 
@@ -101,6 +104,8 @@ def attempt(
         return Row(*head, provider.name, provider.layout, provider.ours, **rest)
 
     done: list[Row] = []
+    if tune and provider.ours:
+        tritonconv.autotune(provider.set_up(problem, inputs).whole)
     for captured in (False, True) if device.type == "cuda" else (False,):
         try:
             with timing.beside() if captured else contextlib.nullcontext():
@@ -123,7 +128,13 @@ def attempt(
 
 
 def run(
-    problem: Problem, layouts: list[str], wanted: str, compile: bool, device: torch.device, effort: Effort
+    problem: Problem,
+    layouts: list[str],
+    wanted: str,
+    compile: bool,
+    device: torch.device,
+    effort: Effort,
+    tune: bool = False,
 ) -> list[Row]:
     """All providers on one problem, with ratios."""
     step = problem.mode == "step"
@@ -135,7 +146,7 @@ def run(
         roofs = timing.roofs(problem.torch_dtype, problem.tf32) if device.type == "cuda" else None
         for provider in everyone:
             if re.search(wanted, f"{provider.name} {provider.layout}"):
-                measured += attempt(provider, problem, inputs, reference, device, effort, roofs)
+                measured += attempt(provider, problem, inputs, reference, device, effort, roofs, tune)
                 gc.collect()
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -194,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     seed = secrets.randbits(32) if args.seed is None else args.seed
     torch.manual_seed(seed)
-    conditions = {**environment.describe(), "seed": seed, "quick": args.quick, "complete": False}
+    conditions = {**environment.describe(), "seed": seed, "quick": args.quick, "tuned": args.tune, "complete": False}
     print(", ".join(f"{name} {value}" for name, value in conditions.items() if name != "complete"))
     if not gpu:
         print(LEFT_OUT)
@@ -202,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     layouts = args.layout or list(providers.LAYOUTS)
     compile = gpu and not args.quick and not args.scaling
     try:
-        measured = run_all(todo, layouts, args.providers, compile, device, effort, args.json, conditions)
+        measured = run_all(todo, layouts, args.providers, compile, device, effort, args.json, conditions, args.tune)
     except OSError as error:
         p.error(f"--json {args.json}: {error}")
     if "copy_bytes_per_s" in conditions:
@@ -223,6 +234,7 @@ def run_all(
     effort: Effort,
     path: Path | None,
     conditions: dict[str, Any],
+    tune: bool = False,
 ) -> list[Row]:
     """Problem by problem, printed and written as they come; `complete` in the file says whether the run ended."""
     measured: list[Row] = []
@@ -231,7 +243,7 @@ def run_all(
     for problem in todo:
 
         def call(problem: Problem = problem) -> list[Row]:
-            return run(problem, layouts, wanted, compile, device, effort)
+            return run(problem, layouts, wanted, compile, device, effort, tune)
 
         fresh = guarded(problem, call, device)
         measured += fresh

@@ -1,15 +1,19 @@
 """What a measured row must carry: the machine, the versions, the commit and the date."""
 
+import dataclasses
 import datetime
+import json
 import os
 import platform
 import subprocess
+from typing import Any
 
 import numpy as np
 import torch
 import triton
 
 import tritonconv
+from bench import timing
 
 
 def describe() -> dict[str, str | int]:
@@ -40,3 +44,11 @@ def _output(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
+
+
+if __name__ == "__main__":  # python -m bench.environment: the conditions, and a GPU's roofs
+    found: dict[str, Any] = {"conditions": describe()}
+    if torch.cuda.is_available():
+        for dtype in (torch.bfloat16, torch.float32):
+            found[str(dtype)] = dataclasses.asdict(timing.roofs(dtype, "off"))
+    print(json.dumps(found, indent=1))

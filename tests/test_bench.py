@@ -6,15 +6,17 @@ import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench import __main__ as bench
-from bench import codegen, environment, gate, providers, report, rows, steps, tables, timing, workloads
+from bench import codegen, environment, gate, gpu, host, providers, report, rows, steps, tables, timing, workloads
 from bench import interpreter as interpreter_bench
 from bench.rows import Row
 from bench.workloads import Problem, Workload
@@ -656,3 +658,106 @@ def test_readmes_table_of_the_interpreter_is_made_from_its_json(tmp_path):
     (tmp_path / "cpu.json").write_text(json.dumps({"rows": []}))
     with pytest.raises(ValueError, match=r"not written by `python -m bench\.interpreter"):
         report.readme(text, tmp_path)
+
+
+# --- the host's bench ---
+
+
+def test_the_hosts_bench(tmp_path):
+    """In a process of its own: without a GPU there is a stand-in for one."""
+    path = tmp_path / "host.json"
+    command = [sys.executable, "-m", "bench.host", "--only", "max_pool2d", "--repeats", "2", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    _, measured = host.read(path)
+    assert [(m.work, m.passes) for m in measured] == [
+        (work, passes) for work in host.WORKS if "max_pool2d" in work for passes in host.PASSES
+    ]
+    assert all(m.ours > 0 and m.torchs > 0 for m in measured)
+    assert host.table(measured) in done.stdout
+    slower, faster = host.Measured("relu", "forward", 4.0, 2.0), host.Measured("relu", "forward", 1.0, 2.0)
+    assert "2x slower" in host.table([slower]) and "2x faster" in host.table([faster])
+
+
+@pytest.mark.parametrize("work", host.WORKS)
+def test_both_of_the_hosts_calls_do_the_same(work):
+    theirs, ours, shapes = host.WORKS[work]
+    for passes in host.PASSES:
+        found, expected = (host.call(function, shapes, passes, "cpu")() for function in (ours, theirs))
+        torch.testing.assert_close(found, expected)
+
+
+# --- a GPU's minutes ---
+
+
+def python(name: str, code: str, limit: float | None = None) -> gpu.Step:
+    return gpu.Step(name, (sys.executable, "-c", code), 0.1, "a test", limit)
+
+
+@pytest.fixture
+def minutes(monkeypatch, tmp_path):
+    """Runs bench.gpu with other steps, as on a GPU; returns how each ended."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu.environment, "describe", dict)
+
+    def run(*todo: gpu.Step, minutes: float = 1.0) -> tuple[int, dict[str, str]]:
+        monkeypatch.setattr(gpu, "steps", lambda *_: list(todo))
+        status = gpu.main(["--minutes", str(minutes), "--out", str(tmp_path)])
+        record = tmp_path / "steps.json"
+        ended = json.loads(record.read_text())["steps"] if record.exists() else {}
+        return status, {name: each["ended"] for name, each in ended.items()}
+
+    return run
+
+
+def test_steps_run_in_order_and_once(minutes, tmp_path, capsys):
+    log = tmp_path / "seen"
+    note = f"open({str(log)!r}, 'a').write"
+    first = [python("one", f"{note}('1')"), python("two", f"print('FAILED here'); {note}('2'); exit(3)")]
+    assert minutes(*first) == (1, {"one": "done", "two": "exit status 3"})
+    assert "  FAILED here" in capsys.readouterr().out and (tmp_path / "two.log").read_text() == "FAILED here\n"
+    absent = gpu.Step("absent", ("no such command",), 0.1, "a test")
+    expected = {"one": "done", "two": "exit status 3", "three": "done", "absent": "not there: no such command"}
+    assert minutes(*first, python("three", f"{note}('3')"), absent) == (1, expected)
+    assert log.read_text() == "123"
+
+
+def test_a_step_over_its_limit_is_stopped_with_what_it_started(minutes, tmp_path):
+    child = f"import time; time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"
+    code = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    assert minutes(python("slow", code, limit=0.02), python("next", "")) == (1, {"slow": "stopped", "next": "done"})
+    assert (tmp_path / "slow.log").read_text() == "begun\n"
+    time.sleep(3)
+    assert not (tmp_path / "late").exists()
+
+
+def test_what_the_time_stopped_begins_anew(minutes, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "BARELY", 1)
+    todo = [python("long", "import time; time.sleep(3)"), python("last", "")]
+    assert minutes(*todo, minutes=0.025) == (0, {})
+    assert "left: long, last" in capsys.readouterr().out
+    assert minutes(*todo) == (0, {"long": "done", "last": "done"})
+
+
+def test_a_dry_run_says_what_there_is_time_for(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "count", lambda step: 2700)
+    assert gpu.main(["--dry-run", "--minutes", "12"]) == 0
+    out = capsys.readouterr().out
+    names = [step.name for step in gpu.steps(Path("gpu"), None, 16)]
+    assert re.findall(r"^\| (\w+) ", out, re.MULTILINE)[1:] == names
+    assert f"{2700 * gpu.SECONDS_A_TEST / 16 / 60:.1f}" in out
+    late = [line.split()[1] for line in out.splitlines() if "too late" in line]
+    assert late == names[names.index("tuned") :]
+
+
+def test_the_tests_of_a_step_are_counted():
+    kernels = next(step for step in gpu.steps(Path("gpu"), None, 16) if step.name == "kernels")
+    assert gpu.count(dataclasses.replace(kernels, command=(*kernels.command[:8], "tests/test_table.py"))) > 0
+
+
+def test_without_a_gpu_there_is_nothing_to_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments, word in (([], "no GPU here"), (["--minutes", "0"], "--minutes must be positive")):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main([*arguments, "--out", str(tmp_path / "gpu")])
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "gpu").exists()
