@@ -3,7 +3,8 @@
     python -m bench.codegen [--target sm_90 ...] [--dtype bfloat16 ...] [--only PATTERN] [--json FILE]
 
 A row a launch: registers a thread, spilled loads and stores, shared memory in bytes, matrix-unit instructions, the
-widest global load in bytes, and the instructions of the loop that does the work. Of Hopper's asynchronous products:
+widest global load in bytes, the instructions of the loop that does the work, and those for each matrix instruction. Of
+Hopper's asynchronous products:
 the shared-memory buffers of each operand, the products in flight while a buffer is refilled, the operands for which
 that is a race (see bench/pipeline.py), and the products that ptxas made wait. Tests hold the rows to `problems`.
 """
@@ -46,6 +47,7 @@ DTYPES = {
     "tf32": torch.float32,
     "float64": torch.float64,
 }
+LAYOUTS = {"channels_last": torch.channels_last, "nchw": torch.contiguous_format}
 # Shared memory that one block may ask for, in bytes.
 SHARED_LIMIT = candidates.SHARED_BYTES
 GEMM_KERNELS = ("implicit_gemm_forward_kernel", "implicit_gemm_dgrad_kernel", "implicit_gemm_wgrad_kernel")
@@ -63,6 +65,7 @@ class Row:
     target: str
     dtype: str
     workload: str
+    layout: str
     kernel: str
     tile: str
     registers: int
@@ -71,6 +74,7 @@ class Row:
     matrix: str
     widest_load: int
     loop: int
+    per_product: float | None
     buffers: str
     in_flight: int
     races: str
@@ -154,7 +158,7 @@ def _tool(name: str, cubin: bytes, *options: str) -> str:
         return subprocess.run([tool, *options, file.name], capture_output=True, text=True, check=True).stdout
 
 
-def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) -> Row:
+def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str, layout: str = "channels_last") -> Row:
     """Compile one launch for a target and count."""
     kernel = jit.compile_launch(launch, TARGETS[architecture])
     code = disassemble(kernel)
@@ -172,10 +176,12 @@ def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) ->
         sizes = {"ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2, "short": 2, "dword": 4}
         widths = [sizes.get(load.split("_")[0], 4 * int(load[-1]) if load[-1].isdigit() else 2) for load in loads]
     counts, loop, products = collections.Counter(matrix), loop_body(code), pipeline.examine(kernel.asm["ttgir"])
+    in_loop = len(re.findall(MATRIX.get(architecture, AMD_MATRIX), "\n".join(loop)))
     return Row(
         target=architecture,
         dtype=dtype,
         workload=workload,
+        layout=layout,
         kernel=launch.kernel.fn.__name__,
         tile="x".join(str(v) for k, v in launch.arguments.items() if k.startswith("BLOCK_")),
         registers=registers,
@@ -184,6 +190,7 @@ def examine(launch: jit.Launch, architecture: str, dtype: str, workload: str) ->
         matrix=" ".join(f"{name} {count}" for name, count in sorted(counts.items())),
         widest_load=max(widths, default=0),
         loop=len(loop),
+        per_product=round(len(loop) / in_loop, 1) if in_loop else None,
         buffers=" ".join(f"{operand} {count}" for operand, count in products.buffers.items()),
         in_flight=products.in_flight,
         races=" ".join(products.races),
@@ -241,7 +248,8 @@ def problems(row: Row) -> list[str]:
     transposed = row.dtype in ("float32", "tf32") and row.kernel == "implicit_gemm_wgrad_kernel"
     if wide and row.target == "sm_90" and gemm and row.dtype != "float64" and "HGMMA" not in row.matrix:
         found.append(f"matrix unit not used as Hopper means it: {row.matrix}")
-    if wide and gemm and not transposed and row.widest_load < 16:
+    relaid = row.kernel == "relayout_kernel" and row.target != "gfx942"
+    if wide and (relaid or (gemm and not transposed)) and row.widest_load < 16:
         found.append(f"widest load {row.widest_load} bytes")
     return found + product_problems(row)
 
@@ -260,17 +268,22 @@ def product_problems(row: Row) -> list[str]:
 def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> Iterator[Row]:
     for architecture in architectures:
         for dtype in dtypes:
-            for workload in workloads(DTYPES[dtype]):
-                for launch in launches(workload, architecture, dtype):
-                    if re.search(pattern, f"{workload} {launch.kernel.fn.__name__}"):
-                        yield examine(launch, architecture, dtype, workload)
+            for layout, workload in itertools.product(layouts(dtype), workloads(DTYPES[dtype])):
+                for launch in launches(workload, architecture, dtype, LAYOUTS[layout]):
+                    if re.search(pattern, f"{workload} {layout} {launch.kernel.fn.__name__}"):
+                        yield examine(launch, architecture, dtype, workload, layout)
+
+
+def layouts(dtype: str) -> list[str]:
+    """What a dtype is compiled for: torch's default too, where loads of few bytes are dear."""
+    return list(LAYOUTS) if DTYPES[dtype].itemsize == 2 else ["channels_last"]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16", "float32", "tf32"])
-    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on 'workload kernel'")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on 'workload layout kernel'")
     parser.add_argument("--json", type=results.new_file, metavar="FILE", help="write the rows here")
     args = parser.parse_args(argv)
     rows = list(rows_for(args.target, args.dtype, args.only))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import accumulator, operands, tiled, wide
@@ -110,8 +111,10 @@ def _filter_matrix(w: torch.Tensor) -> torch.Tensor:
 
 
 def _columns(like: torch.Tensor, problem: ConvProblem, dtype: torch.dtype) -> torch.Tensor:
-    """Uninitialised columns, in the memory format of `like`."""
-    layout = memory_format(is_channels_last(like), like.dim())
+    """Uninitialised columns, in the memory format of `like` or the one that their product reads best."""
+    channels = problem.C_in // problem.groups * problem.taps
+    is_last = is_channels_last(like) or tuning.reads_channels_last(like.device, dtype, channels)
+    layout = memory_format(is_last, like.dim())
     return torch.empty(problem.columns_shape, dtype=dtype, device=like.device, memory_format=layout)
 
 

@@ -8,7 +8,8 @@ y[n, k, p, q] = Σ_{r, s, c} x[n, c, p·stride_h − pad_h + r·dil_h, q·stride
 | dgrad   | input pixels (n, h, w)  | C_in of a group  | taps that reach × C_out   |
 | wgrad   | C_out of a group        | (r, s, c)        | output pixels, in splits  |
 
-Any strides. Products accumulate in fp32 (fp64 for fp64); `PRECISION` is tuning's.
+Any strides; on a GPU 16-bit NCHW is copied first (relayout.py). Products accumulate in fp32 (fp64 for fp64);
+`PRECISION` is tuning's.
 A pointwise convolution makes the forward, dgrad and wgrad kernels plain tiled GEMMs: im2col.py uses them as that.
 Source: Chetlur et al., cuDNN: Efficient Primitives for Deep Learning (2014), section 3; CUTLASS's naming.
 """
@@ -24,6 +25,7 @@ from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
+from tritonconv.kernels.relayout import product_operand
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.problems import ConvProblem
 
@@ -275,6 +277,7 @@ def implicit_gemm_forward(
     pixels = problem.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
     sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None}
+    x, w = product_operand(x, problem.groups), product_operand(w)
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
         steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])
@@ -301,6 +304,7 @@ def implicit_gemm_dgrad(
         return
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     phases, size = grid.phases(problem), grid.phase_size(problem)
+    dy, w = product_operand(dy, problem.groups), product_operand(w)
     pixels = problem.N * math.prod(size)
     tile = tuning.pick("implicit_gemm_dgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
@@ -322,6 +326,7 @@ def implicit_gemm_wgrad(
     """Fill dw, and db where it is given."""
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(problem.output_size)
+    dy, x = product_operand(dy, problem.groups), product_operand(x, problem.groups)
     tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     if tile["FLATTEN_TAPS"]:
         blocks_n = triton.cdiv(problem.taps * C_in, tile["BLOCK_N"])

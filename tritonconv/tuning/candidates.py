@@ -72,6 +72,8 @@ def tiles(operator: str, x: torch.Tensor, **sizes: int) -> list[Tile]:
     first, _ = built_in(operator, x, **sizes)
     if architecture(x.device) == "interpreter":
         others = _interpreter(first, operator, max(sizes.get("pixels", 0), sizes.get("elements", 0)))
+    elif operator == "relayout":
+        others = [{**first, "BLOCK_M": rows, "num_warps": warps} for rows in (32, 64, 128) for warps in (4, 8)]
     elif operator in PIXEL_OPERATORS:
         others = _gpu_pixels(x, **sizes)
     elif operator == "sum_splits":

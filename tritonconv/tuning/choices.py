@@ -25,6 +25,10 @@ from tritonconv.tuning.tiles import built_in
 GPU_PROGRAMS = 264
 # Channels of a group under which the direct kernel takes a grouped convolution.
 DIRECT_BELOW = 8
+# Channels of a group from which a 16-bit product reads channels_last. On an H100 in bfloat16 (2026-11-27,
+# bench/results/h100.json) products of 64 channels and more took 1.1 to 4.4 times as long in NCHW forward, 1.4 to 9.7
+# times backward; of 3 channels as long. By the bytes that it moves the copy takes a fifth of that difference or less.
+CHANNELS_LAST_FROM = 16
 
 
 class _Table(dict[Key, Tile]):
@@ -110,6 +114,17 @@ def built_in_algorithm(problem: ConvProblem) -> tuple[str, str]:
         return "direct", reason
     reason = f'by "auto": {DIRECT_BELOW} channels a group or more ({least}) are enough for a matrix product'
     return "implicit_gemm", reason
+
+
+def reads_channels_last(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+    """Whether a matrix product should read its operand in channels_last; `channels` are a group's."""
+    if dtype.itemsize != 2 or channels < CHANNELS_LAST_FROM or architecture(device) == "interpreter":
+        return False
+    reason = (
+        f"16-bit operands in channels_last, copied where they are not: of {CHANNELS_LAST_FROM} channels or more "
+        f"({channels}) they are then loaded 16 bytes at a time"
+    )
+    return because("layout", True, reason)
 
 
 def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ FLATTEN_BELOW = 16
 PIXEL_OPERATORS = (
     *("direct_forward", "direct_dgrad", "direct_wgrad", "unfold", "fold"),
     *("pool_forward", "pool_backward", "max_pool_gather"),
-    *("resample", "adaptive_max", "adaptive_max_backward", "gather", "claim"),
+    *("relayout", "resample", "adaptive_max", "adaptive_max_backward", "gather", "claim"),
 )
 
 
@@ -165,6 +165,11 @@ def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
     return {"BLOCK_M": 1024 // BLOCK_N, "BLOCK_N": BLOCK_N, "num_warps": 4}
 
 
+def _gpu_relayout(x: torch.Tensor, pixels: int, channels: int) -> Tile:
+    # wide along pixels where it is read, along channels where it is written
+    return {"BLOCK_M": 64, "BLOCK_N": _block(channels, 16, 64), "num_warps": 4}
+
+
 def _gpu_elements(x: torch.Tensor, elements: int) -> Tile:
     return {"BLOCK_M": 1024, "num_warps": 4}
 
@@ -179,6 +184,7 @@ _TILES: dict[str, tuple[Callable[..., Tile], Callable[..., Tile]]] = {
     "implicit_gemm_dgrad": (_interpreter_dgrad, _gpu_dgrad),
     "implicit_gemm_wgrad": (_interpreter_wgrad, _gpu_wgrad),
     **dict.fromkeys(PIXEL_OPERATORS, (_interpreter_pixels, _gpu_pixels)),
+    "relayout": (_interpreter_pixels, _gpu_relayout),
     "elementwise": (_interpreter_elements, _gpu_elements),
     "sum_splits": (_interpreter_sum, _gpu_sum),
 }
