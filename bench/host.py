@@ -3,7 +3,7 @@
     python -m bench.host [--only TEXT] [--repeats N] [--json FILE]
 
 On a GPU nothing waits for a kernel, as long as the queue is not full. Without one, launches are Triton's own up to the
-driver's, which tests/launch_only.py stands in for; a real one adds about 2 µs. torch's rows are its operators on small
+driver's, which tests/launch_only.py stands in for; a real one adds about 2 us. torch's rows are its operators on small
 tensors on the CPU: what they compute is next to nothing. Both take turns; a figure is the best of many rounds.
 """
 
@@ -102,8 +102,8 @@ def table(measured: Sequence[Measured]) -> str:
             {
                 "call": m.work,
                 "": m.passes,
-                "ours, µs": f"{m.ours:.1f}",
-                "torch, µs": f"{m.torchs:.1f}",
+                "ours, us": f"{m.ours:.1f}",
+                "torch, us": f"{m.torchs:.1f}",
                 "ours is": f"{m.ratio:.2g}x slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}x faster",
             }
             for m in measured

@@ -14,17 +14,23 @@ from tritonconv.kernels import arguments, pooling
 from tritonconv.problems import pool_problem
 
 SLOW = pytest.mark.slow
-QUICK = [("sm_90", "bfloat16", workload) for workload in codegen.workloads(codegen.DTYPES["bfloat16"])]
-QUICK += [("sm_90", "float32", "conv 3x3 64"), ("sm_90", "float32", "conv 3x3 64 stride 2")]
+LAST = "channels_last"
+QUICK = [("sm_90", "bfloat16", workload, LAST) for workload in codegen.workloads(codegen.DTYPES["bfloat16"])]
+QUICK += [("sm_90", "float32", workload, LAST) for workload in ("conv 3x3 64", "conv 3x3 64 stride 2")]
+QUICK += [("sm_90", "bfloat16", workload, "nchw") for workload in ("conv 3x3 64", "conv-bias-relu-pool 3x3 64")]
 CASES = [
     pytest.param(*case, marks=() if case in QUICK else SLOW)
-    for case in itertools.product(codegen.TARGETS, codegen.DTYPES, codegen.workloads(codegen.DTYPES["float32"]))
+    for dtype in codegen.DTYPES
+    for case in itertools.product(
+        codegen.TARGETS, [dtype], codegen.workloads(codegen.DTYPES["float32"]), codegen.layouts(dtype)
+    )
 ]
 
 
-@pytest.mark.parametrize(("target", "dtype", "workload"), CASES)
-def test_within_budget(target: str, dtype: str, workload: str) -> None:
-    rows = [codegen.examine(launch, target, dtype, workload) for launch in codegen.launches(workload, target, dtype)]
+@pytest.mark.parametrize(("target", "dtype", "workload", "layout"), CASES)
+def test_within_budget(target: str, dtype: str, workload: str, layout: str) -> None:
+    launches = codegen.launches(workload, target, dtype, codegen.LAYOUTS[layout])
+    rows = [codegen.examine(launch, target, dtype, workload, layout) for launch in launches]
     assert rows
     over = {row.kernel: found for row in rows if (found := codegen.problems(row))}
     assert not over

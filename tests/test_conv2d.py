@@ -201,6 +201,44 @@ def test_tiles_of_a_gpu(dtype, algorithm, device, launches):
     assert "sum_splits_kernel" in [name for name, _ in launches]
 
 
+@pytest.mark.parametrize("algorithm", ["im2col", "implicit_gemm"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [(9,), (6, 7), (2, 3, 5)], ids=str)
+def test_a_product_reads_a_copy_in_channels_last(size, dtype, algorithm, device, launches):
+    """Of an image and of a filter of 16 bits, where a group has channels enough; results stay contiguous."""
+    rank = len(size)
+    ours, theirs = (getattr(f, f"conv{rank}d") for f in (TF, F))
+    # forward: x and w; dgrad: dy and w; wgrad: dy and x. im2col makes the columns as the product reads them (it cannot
+    # along one axis), and its filters are a matrix
+    both, dy_alone = {"implicit_gemm": (6, 2), "im2col": (4, 4) if rank == 1 else (2, 2)}[algorithm]
+    for groups, channels, copies in ((1, 20, both), (2, 36, both), (2, 20, dy_alone), (1, 3, 0)):
+        x, w, b = (
+            torch.randint(-1, 2, shape, device=device).to(dtype).requires_grad_()
+            for shape in ((2, channels, *size), (channels * 2, channels // groups, *(2,) * rank), (channels * 2,))
+        )
+        launches.clear()
+        with tuning.target("sm_90") if device.type == "cpu" else contextlib.nullcontext():
+            y = ours(x, w, b, padding=1, groups=groups, algorithm=algorithm)
+            dy = torch.randint(-1, 2, y.shape, device=device).to(dtype)
+            found = [y, *torch.autograd.grad(y, [x, w, b], dy)]
+        wide = [t.detach().double().requires_grad_() for t in (x, w, b)]
+        expected = theirs(*wide, padding=1, groups=groups)
+        for one, other in zip(found, [expected, *torch.autograd.grad(expected, wide, dy.double())], strict=True):
+            assert one.is_contiguous() and torch.equal(one.double(), other.to(dtype).double())
+        assert [name for name, _ in launches].count("relayout_kernel") == copies, (groups, channels)
+
+
+def test_what_is_not_copied_for_a_product(device, launches):
+    """What lies in channels_last already, and a view whose pixels are no one axis."""
+    x = torch.ones(2, 20, 6, 12, dtype=torch.float16, device=device)
+    w = torch.ones(4, 20, 1, 1, dtype=torch.float16, device=device)
+    for image in (x.to(memory_format=torch.channels_last), x[..., :6]):
+        with tuning.target("sm_90") if device.type == "cpu" else contextlib.nullcontext():
+            y = TF.conv2d(image, w, algorithm="implicit_gemm")
+        assert torch.equal(y, torch.full_like(y, 20))
+    assert "relayout_kernel" not in [name for name, _ in launches]
+
+
 @by_algorithm
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["plain", "groups 2", "dilation 2, stride 2"])

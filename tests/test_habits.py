@@ -474,9 +474,9 @@ def test_a_habit_gives_what_it_gave(name, network, tmp_path):
 # (forward, backward) launches with tiles for sm_90, 32 images of 224 × 224, unfused and fused; also in decisions/0003
 LAUNCHES = {
     "ResNet-18": ((40, 74), (40, 74)),
-    "U-Net": ((45, 94), (27, 94)),
+    "U-Net": ((45, 82), (27, 82)),
     "MobileNetV2": ((52, 138), (52, 138)),
-    "VGG-16": ((34, 59), (16, 54)),
+    "VGG-16": ((34, 52), (16, 47)),
 }
 
 

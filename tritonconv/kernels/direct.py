@@ -286,7 +286,7 @@ def direct_wgrad(
     partial = partial_sums(splits, dw, db)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        **operands(partial.dw, dy=dy, x=x, dw=dw) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         ACC=accumulator(dy),

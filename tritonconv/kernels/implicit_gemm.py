@@ -337,7 +337,7 @@ def implicit_gemm_wgrad(
     partial = partial_sums(splits, dw, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        **operands(partial.dw, dy=dy, x=x, dw=dw) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         BLOCKS_M=blocks_m,

@@ -56,6 +56,7 @@ class Partial(NamedTuple):
     dw: torch.Tensor
     db: torch.Tensor | None
     split_stride: int
+    whole: torch.Tensor | None = None  # (splits, elements of dw and of db), where there are several
 
     def pointers(self) -> dict[str, Any]:
         """As the kernels' arguments."""
@@ -63,20 +64,20 @@ class Partial(NamedTuple):
 
 
 def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None) -> Partial:
-    """Of one split the gradients themselves; else scratch of the accumulator's dtype, laid out as dw and then db."""
+    """Of one split the gradients themselves; else scratch of the accumulator's dtype: each split's dw, then its db."""
     if splits == 1:
         return Partial(dw, db, 0)
-    numel = dw.numel() + (0 if db is None else db.numel())
-    scratch = torch.empty(splits * numel, dtype=wide(dw), device=dw.device)
-    return Partial(scratch, None if db is None else scratch[dw.numel() :], numel)
+    filters = dw.numel()
+    whole = torch.empty((splits, filters + (0 if db is None else db.numel())), dtype=wide(dw), device=dw.device)
+    return Partial(whole[:, :filters], None if db is None else whole[:, filters:], whole.shape[1], whole)
 
 
 def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> None:
     """Fill dw, and db where it is given, with the sum of the splits; there is nothing to do for one."""
-    scratch, _, numel = partial
-    if numel == 0:
+    scratch = partial.whole
+    if scratch is None or scratch.numel() == 0:
         return
-    splits = scratch.numel() // numel
+    splits, numel = scratch.shape
     tile = tuning.pick("sum_splits", scratch, elements=numel)
     sum_splits_kernel[(triton.cdiv(numel, tile["BLOCK_M"]),)](
         partial_ptr=scratch,
