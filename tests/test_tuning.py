@@ -101,6 +101,11 @@ def test_a_split_has_its_share_of_the_steps_and_no_more():
         assert tuning.split_k(torch.empty(1), 1, 10**4) == (64, 157)
         assert tuning.split_k(torch.empty(1), 100, 100) == (3, 34)
         assert tuning.split_k(torch.empty(1), 1, 16) == (4, 4)
+    with tuning.target("sm_80"):  # 108 multiprocessors, not 132
+        assert tuning.split_k(torch.empty(1), 100, 10**4) == (3, 3334)
+        assert tuning.split_k(torch.empty(1), 30, 10**4) == (8, 1250)
+    with tuning.target("sm_90"):
+        assert tuning.split_k(torch.empty(1), 30, 10**4) == (9, 1112)
 
 
 def test_products_follow_torchs_switch(monkeypatch):

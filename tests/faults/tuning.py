@@ -81,13 +81,14 @@ CHOICES = [
                 'return because("splits", (splits, steps // splits), reason)',
                 SPLITS,
             ),
+            ("    wanted = 2 * multiprocessors(x.device)\n", "    wanted = 264\n", SPLITS),
             (
-                "min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))",
-                "min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4)))",
+                "min(cdiv(wanted, programs), cdiv(steps, 4), 64))",
+                "min(cdiv(wanted, programs), cdiv(steps, 4)))",
                 SPLITS,
             ),
             (
-                "max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))",
+                "max(1, min(cdiv(wanted, programs), cdiv(steps, 4), 64))",
                 "1",
                 "tests/test_conv2d.py::test_tiles_of_a_gpu",
             ),

@@ -17,12 +17,10 @@ import torch
 from triton import cdiv, next_power_of_2
 
 from tritonconv.problems import ConvProblem, PoolProblem
-from tritonconv.tuning.device import architecture, current_target, dot_precision, machine
+from tritonconv.tuning.device import architecture, current_target, dot_precision, machine, multiprocessors
 from tritonconv.tuning.reasons import Asked, Key, Tile, because, is_recording
 from tritonconv.tuning.tiles import built_in
 
-# Programs that fill a GPU: two for each of an H200's 132 multiprocessors.
-GPU_PROGRAMS = 264
 # Channels of a group under which the direct kernel takes a grouped convolution.
 DIRECT_BELOW = 8
 # Channels of a group from which a 16-bit product reads channels_last. On an H100 in bfloat16 (2026-11-27,
@@ -133,10 +131,11 @@ def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
         return because("splits", (1, steps), "no split-K: the interpreter runs one program after another")
     if steps <= 1 or programs == 0:
         return because("splits", (1, steps), "no split-K: one block holds all pixels, or no tile needs them")
-    splits = max(1, min(cdiv(GPU_PROGRAMS, programs), cdiv(steps, 4), 64))
+    wanted = 2 * multiprocessors(x.device)
+    splits = max(1, min(cdiv(wanted, programs), cdiv(steps, 4), 64))
     reason = (
-        f"split-K by {splits}: {GPU_PROGRAMS} programs fill a GPU, the tiles make {programs}; {steps} blocks of "
-        "pixels, 4 or more a split, 64 splits at most"
+        f"split-K by {splits}: {wanted} programs fill the GPU, two for each multiprocessor, the tiles make {programs}; "
+        f"{steps} blocks of pixels, 4 or more a split, 64 splits at most"
     )
     return because("splits", (splits, cdiv(steps, splits)), reason)
 

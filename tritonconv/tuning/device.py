@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 import torch
 
+# Of an A100, an H100 SXM, a B200 and an MI300X.
+MULTIPROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "gfx942": 304}
 _target: ContextVar[str | None] = ContextVar("architecture that tiles are chosen for", default=None)
 
 
@@ -45,6 +47,13 @@ def at(device: torch.device) -> str:
     if torch.version.hip:
         return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of the device; for a target of its usual machine."""
+    if current_target() is None and device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return MULTIPROCESSORS.get(architecture(device), 132)
 
 
 def dot_precision(x: torch.Tensor) -> str:
