@@ -6,7 +6,8 @@ A row a launch: registers a thread, spilled loads and stores, shared memory in b
 widest global load in bytes, the instructions of the loop that does the work, and those for each matrix instruction. Of
 Hopper's asynchronous products:
 the shared-memory buffers of each operand, the products in flight while a buffer is refilled, the operands for which
-that is a race (see bench/pipeline.py), and the products that ptxas made wait. Tests hold the rows to `problems`.
+that is a race (see bench/pipeline.py), and the products that ptxas made wait. Tests hold the rows to `problems`. The
+rows "reference" are others' kernels in the tiles of our "conv 3x3 64" (see bench/references.py).
 """
 
 import argparse
@@ -28,7 +29,7 @@ from tabulate import tabulate
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 
-from bench import environment, pipeline
+from bench import environment, pipeline, references
 from bench import rows as results
 from tritonconv import functional, jit, tuning
 from tritonconv.tuning import candidates
@@ -54,6 +55,7 @@ GEMM_KERNELS = ("implicit_gemm_forward_kernel", "implicit_gemm_dgrad_kernel", "i
 # Matrix-unit instructions by target. tcgen05 on sm_100 is UTC*MMA in SASS.
 MATRIX = {"sm_80": r"\b(HMMA|DMMA)\b", "sm_90": r"\b(HGMMA|HMMA|DMMA)\b", "sm_100": r"\b(UTC\w*MMA|HMMA|DMMA)\b"}
 AMD_MATRIX = r"\b(v_mfma)"
+REFERENCE = "reference"  # the workload of others' kernels
 SPILL = r"\b(?:LDL|STL|scratch_load\w*|scratch_store\w*)\b"
 
 Call = Callable[[], Any]
@@ -238,7 +240,9 @@ def serialised(loop: list[str]) -> int:
 
 def problems(row: Row) -> list[str]:
     """Where a row breaks its budget."""
-    found = []
+    found: list[str] = []
+    if row.workload == REFERENCE:
+        return found
     gemm = row.kernel in GEMM_KERNELS
     # of NCHW a tile's pixels are stored one by one, each by a pointer of its own, once after the loop
     spilled = row.spills_in_loop if row.layout == "nchw" and gemm else row.spills
@@ -277,6 +281,22 @@ def rows_for(architectures: list[str], dtypes: list[str], pattern: str = "") -> 
                 for launch in launches(workload, architecture, dtype, LAYOUTS[layout]):
                     if re.search(pattern, f"{workload} {layout} {launch.kernel.fn.__name__}"):
                         yield examine(launch, architecture, dtype, workload, layout)
+            for layout in layouts(dtype) if dtype in ("bfloat16", "float16", "tf32") else []:
+                if architecture.startswith("sm_") and re.search(pattern, f"{REFERENCE} {layout}"):
+                    yield from reference_rows(architecture, dtype, layout)
+
+
+def reference_rows(architecture: str, dtype: str, layout: str) -> Iterator[Row]:
+    """What others' kernels compile to in the tiles of our "conv 3x3 64"."""
+    ours = launches("conv 3x3 64", architecture, dtype, LAYOUTS[layout])
+    names = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
+    tiles = {
+        launch.kernel.fn.__name__.split("_")[2]: {name: launch.arguments[name] for name in names} | launch.options
+        for launch in ours
+        if launch.kernel.fn.__name__ in GEMM_KERNELS
+    }
+    for name, launch in references.launches(DTYPES[dtype], LAYOUTS[layout], tiles, dtype == "tf32"):
+        yield dataclasses.replace(examine(launch, architecture, dtype, REFERENCE, layout), kernel=name)
 
 
 def layouts(dtype: str) -> list[str]:

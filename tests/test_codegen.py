@@ -135,3 +135,35 @@ def test_serialised_counts_products_that_wait_for_themselves() -> None:
     product, wait = "HGMMA.64x64x16.F32 R24, gdesc[UR8], R24, gsb0 ;", "WARPGROUP.DEPBAR.LE gsb0, {} ;"
     assert codegen.serialised([product, product, wait.format("0x1")]) == 0
     assert codegen.serialised([product, wait.format("0x0"), "IADD R1, R1, 1 ;", product, wait.format("0x0")]) == 2
+
+
+# --- others' kernels ---
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "layout"),
+    [
+        ("sm_90", "bfloat16", "channels_last"),
+        pytest.param("sm_90", "bfloat16", "nchw", marks=SLOW),
+        pytest.param("sm_90", "tf32", "channels_last", marks=SLOW),
+        pytest.param(
+            *("sm_80", "tf32", "channels_last"),
+            marks=[SLOW, pytest.mark.xfail(strict=True, reason="wgrad 1.4 times: its TF32 operands load 4 bytes")],
+        ),
+        *(pytest.param("sm_80", "bfloat16", layout, marks=SLOW) for layout in codegen.LAYOUTS),
+    ],
+)
+def test_loops_are_no_longer_than_others(target: str, dtype: str, layout: str) -> None:
+    """A convolution's against what inductor's template compiles to, a plain product's against a plain product's."""
+
+    def loops(workload: str) -> dict[str, int]:
+        launches = codegen.launches(workload, target, dtype, codegen.LAYOUTS[layout])
+        rows = [codegen.examine(launch, target, dtype, workload, layout) for launch in launches]
+        return {row.kernel: row.loop for row in rows if row.kernel in codegen.GEMM_KERNELS}
+
+    others = {row.kernel: row.loop for row in codegen.reference_rows(target, dtype, layout)}
+    assert all(others.values())
+    for kernel, loop in loops("conv 3x3 64").items():
+        if (other := others.get(f"inductor {kernel.split('_')[2]}")) is not None:
+            assert loop <= 1.3 * other, kernel
+    assert loops("conv 3x3 64 im2col")["implicit_gemm_forward_kernel"] <= 1.3 * others["matrix product"]

@@ -7,6 +7,8 @@ PADDING = "tests/test_padding.py::test_values_and_gradients_are_torchs"
 CONV, BLOCKS = "tests/test_conv2d.py", "tests/test_blocks.py"
 VALUES = f"{CONV}::test_named_case {BLOCKS}::test_several_blocks_of_channels"
 EDGES, POOL, FUSED = "tests/test_edges.py", "tests/test_pool.py", "tests/test_fused.py"
+COPIED, NOT_COPIED = "test_a_product_reads_a_copy_in_channels_last", "test_what_is_not_copied_for_a_product"
+LAUNCHED = "tests/test_launch_path.py::test"
 OFFSETS = "tests/test_ops.py::test_offsets_look_at_every_tensor"
 
 GRID = faults(
@@ -423,4 +425,46 @@ OTHERS = [
     ),
 ]
 
-FAULTS: list[Fault] = [*GRID, *GEMM, *OTHERS]
+RELAID = [
+    *faults(
+        "tritonconv/kernels/relayout.py",
+        CONV,
+        [
+            ("(offs_m < pixels)[:, None] & ", "", COPIED),
+            (" & (offs_n < C)[None, :]", "", COPIED),
+            ("y_ptr + n * pixels * C +", "y_ptr +", COPIED),
+            ("if t.stride(1) == 1 or not is_dense or", "if not is_dense or", NOT_COPIED),
+            ("t.stride(1) == 1 or not is_dense or", "t.stride(1) == 1 or", NOT_COPIED),
+            ("t.shape[1] // groups", "t.shape[1]", COPIED),
+        ],
+    ),
+    *faults(
+        "tritonconv/tuning/choices.py",
+        CONV,
+        [
+            ("dtype.itemsize != 2 or", "", f"{CONV}::test_tiles_of_a_gpu tests/test_explain.py", "float32 is copied"),
+            ("channels < CHANNELS_LAST_FROM or", "", COPIED),
+            (' or architecture(device) == "interpreter":', ":", "tests/test_habits.py tests/test_explain.py"),
+        ],
+    ),
+    *faults(
+        "tritonconv/kernels/elementwise.py",
+        "tests/test_epilogue.py",
+        [
+            ("if first + BLOCK_M <= elements:", "if first < elements:", "tests/test_fused.py tests/test_epilogue.py"),
+            ("_pad([] if is_dense else sizes, 1)", "_pad(sizes, 1)", f"{LAUNCHED}_another_batch_compiles_nothing"),
+        ],
+    ),
+    *faults(
+        "tritonconv/jit.py",
+        "tests/test_launch_path.py",
+        [
+            ('VARYING = ("N", ', "VARYING = (", "test_another_batch_compiles_nothing"),
+            ('"splits", "steps")', '"splits")', "test_another_batch_compiles_nothing"),
+            ('"elements", "splits"', '"splits"', "test_another_batch_compiles_nothing"),
+            ("if not is_varying else mangle_type(value)", "", "tests/test_jit.py tests/test_codegen.py"),
+        ],
+    ),
+]
+
+FAULTS: list[Fault] = [*GRID, *GEMM, *OTHERS, *RELAID]
