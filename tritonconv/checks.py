@@ -102,7 +102,7 @@ def as_count(operator: str, name: str, value: object) -> int:
 
 def require_flags(operator: str, **flags: object) -> None:
     for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_ | torch.SymBool):
+        if type(value) is not bool and not isinstance(value, np.bool_ | torch.SymBool):
             raise TypeError(f"{operator}(): argument '{name}' must be bool, but got {name}={value!r}")
 
 

@@ -631,7 +631,7 @@ PLANNED = [
             ("dtype, t.device, address % 16", "dtype, t.device", HOLDS),
             ("parts += t.shape, t.stride(), dtype,", "parts += t.shape, t.stride(),", HOLDS),
             (
-                "        parts.append(_products.fp32_precision)\n",
+                "        parts.append(_precision())\n",
                 "        pass\n",
                 "test_the_precision_of_products_is_asked_for_each_time",
             ),

@@ -18,7 +18,8 @@ from tritonconv import jit, tuning
 Tensors = tuple[torch.Tensor, ...]
 # Of an operator: as many sizes are in use at once, or all are worked out anew.
 MOST = 1024
-_products = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+# torch.backends.cudnn.conv.fp32_precision, which takes four times as long.
+_precision = functools.partial(torch._C._get_fp32_precision_getter, "cuda", "conv")
 
 
 def key(tensors: Sequence[torch.Tensor | None], others: tuple[Any, ...]) -> Hashable | None:
@@ -40,7 +41,7 @@ def key(tensors: Sequence[torch.Tensor | None], others: tuple[Any, ...]) -> Hash
         dtype = t.dtype
         parts += t.shape, t.stride(), dtype, t.device, address % 16
     if dtype is torch.float32:
-        parts.append(_products.fp32_precision)
+        parts.append(_precision())
     return tuple(parts)
 
 
