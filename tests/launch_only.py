@@ -36,6 +36,7 @@ from tritonconv import jit, tuning  # noqa: E402
 
 GPU = torch.device("cuda", 0)
 compiled: list[str] = []  # the kernel's name of each compilation that a GPU would have paid for
+sources: list[tuple[ASTSource, Any]] = []  # and what was to be compiled, with its options
 
 
 class _Driver(nvidia.CudaDriver):
@@ -68,7 +69,9 @@ class _Code:
 def _do_compile(self: JITFunction, key: str, signature: Any, device: Any, constexprs: Any, options: Any, *rest: Any):
     kernel_cache, _, _, backend, _ = self.device_caches[device]
     compiled.append(self.fn.__name__)
-    kernel_cache[key] = code = _Code(ASTSource(self, signature, constexprs, rest[0]), options, backend)
+    source = ASTSource(self, signature, constexprs, rest[0])
+    sources.append((source, options))
+    kernel_cache[key] = code = _Code(source, options, backend)
     return code
 
 

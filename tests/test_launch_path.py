@@ -7,19 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import triton
 import triton.language as tl
 from test_edges import GRIDS
 from test_layers import LAYERS, build, inputs
 from torch.utils import _pytree
+from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
 from triton.runtime.driver import driver
 
 import tritonconv
 from examples.networks import mnist_cnn3
-from tritonconv import nn
+from tritonconv import jit, nn, tuning
 from tritonconv.kernels.split_k import sum_splits_kernel
 
 ROOT = Path(__file__).parent.parent
@@ -109,12 +112,40 @@ def another_batch_compiles_nothing(gpu: ModuleType) -> None:
     assert len(counts.pop(64)) > 10 and counts == {37: [], 1: [], 500: []}, counts
 
 
+def what_is_compiled_offline_is_found(gpu: ModuleType) -> None:
+    """What jit.compile_launch puts into Triton's cache folder has the key that the launch looks for."""
+
+    def call() -> None:
+        x, w, b = (torch.ones(shape, requires_grad=True) for shape in ((2, 20, 14, 16), (7, 20, 3, 3), (7,)))
+        for algorithm in ("direct", "im2col", "implicit_gemm"):
+            y = tritonconv.functional.conv2d(x, w, b, padding=1, algorithm=algorithm)
+            y.backward(torch.ones_like(y))
+        tritonconv.functional.max_pool2d(x, 3, 2, 1).sum().backward()
+
+    call()
+    offline = []
+    jit.triton = SimpleNamespace(**vars(triton))
+    jit.triton.compile = lambda source, target, options: offline.append((source, target, options))
+    with tuning.target("sm_90"), jit.record_launches() as launches:
+        call()
+    for launch in launches:
+        jit.compile_launch(launch, GPUTarget("cuda", 90, 32))
+    expected = {(source.hash(), options.hash()) for source, options in gpu.sources}
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    found = {(source.hash(), backend.parse_options(options).hash()) for source, _, options in offline}
+    assert found == expected and len(found) > 10
+
+
 def test_every_layer_launches_again_what_it_launched():
     in_a_process(every_layer_launches_again_what_it_launched)
 
 
 def test_cudas_limits_hold():
     in_a_process(cudas_limits_hold)
+
+
+def test_what_is_compiled_offline_is_found():
+    in_a_process(what_is_compiled_offline_is_found)
 
 
 def test_another_batch_compiles_nothing():

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, CompiledKernel
+from triton.compiler import ASTSource, CompiledKernel, make_backend
 from triton.runtime.interpreter import GridExecutor
-from triton.runtime.jit import JITFunction, mangle_type
+from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from tritonconv.interpreter import interpret
 
@@ -117,33 +117,16 @@ def record_launches() -> Iterator[list[Launch]]:
 
 
 def compile_launch(launch: Launch, target: GPUTarget) -> CompiledKernel:
-    """Compile a recorded launch for `target` with the specialisation that a real one would get; needs no GPU."""
-    signature: dict[str, Any] = {}
-    constants: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], list] = {}
-    for index, parameter in enumerate(launch.kernel.params):
-        value = launch.arguments[parameter.name]
-        if parameter.is_constexpr:
-            signature[parameter.name], constants[(index,)] = "constexpr", value
-        else:
-            is_varying = parameter.do_not_specialize
-            known = _specialise(value, (index,), constants, attributes) if not is_varying else mangle_type(value)
-            signature[parameter.name] = known
-    source = ASTSource(launch.kernel, signature, constants, attributes)
-    return triton.compile(source, target=target, options=launch.options)
+    """Compile a recorded launch for `target` with the specialisation that a real one would get; needs no GPU.
 
-
-def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
-    """The type of an argument, of each element for a tuple; what the compiler may count on goes into the other two."""
-    if isinstance(value, tuple):
-        return tuple(_specialise(v, (*path, i), constants, attributes) for i, v in enumerate(value))
-    if value is None or (isinstance(value, int) and value == 1):
-        constants[path] = value
-        return "constexpr"
-    address = value.data_ptr() if isinstance(value, torch.Tensor) else value
-    if address % 16 == 0:
-        attributes[path] = [["tt.divisibility", 16]]
-    return mangle_type(value)
+    Triton's cache folder then holds what a launch like it on such a GPU looks for, with the same Triton and ptxas.
+    """
+    kernel, backend = launch.kernel, make_backend(target)
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(**launch.arguments, **launch.options)
+    options, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, options)
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=target, options=vars(options))
 
 
 def _bind(kernel: Kernel, grid: tuple[int, ...], args: tuple, kwargs: dict[str, Any]) -> Launch:

@@ -462,7 +462,6 @@ RELAID = [
             ('VARYING = ("N", ', "VARYING = (", "test_another_batch_compiles_nothing"),
             ('"splits", "steps")', '"splits")', "test_another_batch_compiles_nothing"),
             ('"elements", "splits"', '"splits"', "test_another_batch_compiles_nothing"),
-            ("if not is_varying else mangle_type(value)", "", "tests/test_jit.py tests/test_codegen.py"),
         ],
     ),
 ]
