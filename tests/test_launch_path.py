@@ -42,12 +42,11 @@ def in_a_process(check: Callable[[ModuleType], None]) -> None:
 def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
     """Launches as they reached the driver, with names in the place of addresses."""
     found = []
-    for grid, arguments in calls:
+    for grid, arguments, kinds in calls:
         shown = []
-        for value in arguments:
+        for value, kind in zip(arguments, kinds, strict=True):
             address = value.data_ptr() if isinstance(value, torch.Tensor) else value
-            is_address = type(value) is not bool and isinstance(address, int) and address > 2**32
-            shown.append(named.get(address, "scratch") if is_address else value)
+            shown.append(named.get(address, "scratch") if str(kind).startswith("*") else value)
         found.append((grid, *shown))
     return found
 
@@ -57,8 +56,12 @@ def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
     calls: list[tuple] = []
 
     class Spy(driver.active.launcher_cls):
+        def __init__(self, source, metadata):
+            self.kinds = [*source.signature.values()]
+            super().__init__(source, metadata)
+
         def __call__(self, *arguments):
-            calls.append((arguments[:3], arguments[9:]))
+            calls.append((arguments[:3], arguments[9:], self.kinds))
             super().__call__(*arguments)
 
     driver.active.launcher_cls = Spy

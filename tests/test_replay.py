@@ -422,6 +422,10 @@ def test_an_interrupt_waits_for_what_runs(two_threads):
         time.sleep(0.05)
         running.remove(item)
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.run(act, range(1000))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.run(act, range(1000))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert running == []
