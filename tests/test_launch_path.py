@@ -44,20 +44,20 @@ def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
     found = []
     for grid, arguments, kinds in calls:
         shown = []
-        for value, kind in zip(arguments, kinds, strict=True):
+        for value, kind in zip(arguments, kinds.values(), strict=True):
             address = value.data_ptr() if isinstance(value, torch.Tensor) else value
             shown.append(named.get(address, "scratch") if str(kind).startswith("*") else value)
         found.append((grid, *shown))
     return found
 
 
-def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
-    """A plan gives the driver what Triton's binder gave it, kernel by kernel, and compiles nothing."""
+def spied() -> list[tuple]:
+    """The grid, the arguments and their types of each launch from here on."""
     calls: list[tuple] = []
 
     class Spy(driver.active.launcher_cls):
         def __init__(self, source, metadata):
-            self.kinds = [*source.signature.values()]
+            self.kinds = source.signature
             super().__init__(source, metadata)
 
         def __call__(self, *arguments):
@@ -65,6 +65,25 @@ def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
             super().__call__(*arguments)
 
     driver.active.launcher_cls = Spy
+    return calls
+
+
+def a_splits_sums_lie_one_behind_the_other(gpu: ModuleType) -> None:
+    """A plan gives the wgrad kernel two addresses in one buffer."""
+    calls = spied()
+    x, w, b = (torch.ones(shape, requires_grad=True) for shape in ((8, 20, 14, 16), (7, 20, 3, 3), (7,)))
+    for _ in range(3):
+        y = tritonconv.functional.conv2d(x, w, b, padding=1)
+        y.backward(torch.ones_like(y))
+    ((_, arguments, kinds),) = [call for call in calls[-3:] if "split_stride" in call[2]]
+    found = dict(zip(kinds, arguments, strict=True))
+    assert found["split_stride"] == w.numel() + 7
+    assert found["db_ptr"] - found["dw_ptr"] == 4 * w.numel()
+
+
+def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
+    """A plan gives the driver what Triton's binder gave it, kernel by kernel, and compiles nothing."""
+    calls = spied()
     own = {"in_channels": 2, "out_channels": 3, "kernel_size": 3}
     pooled = {**own, "pool_kernel_size": 2}
     layers = [*LAYERS, ("ConvReLUMaxPool2d", pooled, (2, 2, 6, 7)), ("ConvReLU2d", own, (2, 2, 6, 7))]
@@ -141,6 +160,10 @@ def what_is_compiled_offline_is_found(gpu: ModuleType) -> None:
 
 def test_every_layer_launches_again_what_it_launched():
     in_a_process(every_layer_launches_again_what_it_launched)
+
+
+def test_a_splits_sums_lie_one_behind_the_other():
+    in_a_process(a_splits_sums_lie_one_behind_the_other)
 
 
 def test_cudas_limits_hold():

@@ -646,11 +646,15 @@ PLANNED = [
                 "test_two_tensors_that_were_one",
             ),
             ("len(owners) != 1 or", "", "test_two_tensors_that_were_one"),
-            ("self.offset // t.element_size()", "0", f"{CONV}::test_tiles_of_a_gpu"),
+            ("self.offset // t.element_size()", "0", "test_a_view_of_an_argument_is_found_again"),
             ("elif func._schema.is_mutable or not", "elif not", "test_what_does_more_than_launch_has_no_plan"),
             (" or storage(out) not in self.known:", ":", "test_what_does_more_than_launch_has_no_plan"),
-            ("data_ptr() + offset\n", "data_ptr()\n", LAUNCHED),
-            ("if self.is_floating[number] else None", "", "test_a_result_that_nothing_depends_on_has_no_gradient"),
+            (
+                "data_ptr() + offset\n",
+                "data_ptr()\n",
+                "tests/test_launch_path.py::test_a_splits_sums_lie_one_behind_the_other",
+            ),
+            ("if self.is_floating[number] else None", "", "test_nothing_is_filled_for_an_argmax"),
         ],
     ),
 ]
