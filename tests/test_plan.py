@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_layers import build, each_layer, results
+from torch.autograd import forward_ad
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,6 +71,10 @@ def test_an_argument_of_another_type_is_refused_as_ever(device):
     ):
         with pytest.raises(TypeError, match=name):
             call("1")
+    for _ in range(2):
+        operators.average_pool(x, (2, 2), (2, 2), (0, 0), False, True, 2)
+    with pytest.raises(RuntimeError, match="divisor"):
+        operators.average_pool(x, (2, 2), (2, 2), (0, 0), False, True, 2.0)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "im2col", "implicit_gemm"])
@@ -139,12 +144,26 @@ def test_who_watches_sees_every_call(device):
     assert launches
 
 
+class Tagged(torch.Tensor):
+    pass
+
+
+def test_a_subclass_stays_one(device):
+    x, w = tensors(device, IMAGE, FILTER, grad=False)
+    known(x, w)
+    for _ in range(3):
+        assert type(TF.conv2d(x.as_subclass(Tagged), w)) is Tagged
+
+
 def test_transforms_and_autocast_after_a_plain_call(device):
     x, w = tensors(device, IMAGE, FILTER, grad=False)
     y = known(x, w)
     torch.testing.assert_close(torch.vmap(TF.conv2d, (0, None))(x.unsqueeze(1), w).squeeze(1), y)
     _, tangent = torch.func.jvp(lambda x: TF.conv2d(x, w), (x,), (x,))
     torch.testing.assert_close(tangent, y)
+    with forward_ad.dual_level():
+        dual = TF.conv2d(forward_ad.make_dual(x, x), w)
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, y)
     with torch.autocast(device.type, torch.bfloat16):
         for _ in range(3):
             assert TF.conv2d(x, w).dtype == torch.bfloat16

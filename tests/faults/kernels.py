@@ -444,7 +444,7 @@ RELAID = [
         [
             ("dtype.itemsize != 2 or", "", f"{CONV}::test_tiles_of_a_gpu tests/test_explain.py", "float32 is copied"),
             ("channels < CHANNELS_LAST_FROM or", "", COPIED),
-            (' or architecture(device) == "interpreter":', ":", "tests/test_habits.py tests/test_explain.py"),
+            (' or architecture(device) == "interpreter":', ":", NOT_COPIED),
         ],
     ),
     *faults(
