@@ -15,7 +15,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 import re
 import subprocess
 import tempfile
@@ -316,11 +315,7 @@ def main(argv: list[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     table = [dataclasses.asdict(row) | {"over budget": "; ".join(problems(row))} for row in rows]
     print(tabulate(table, headers="keys", tablefmt="github"))
-    if args.json:
-        try:
-            results.replace(args.json, json.dumps({"conditions": conditions, "rows": table}, indent=1).encode())
-        except OSError as error:
-            parser.error(f"--json {args.json}: {error}")
+    results.save(args.json, parser, conditions, table)
 
 
 if __name__ == "__main__":

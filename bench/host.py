@@ -10,7 +10,6 @@ tensors on the CPU: what they compute is next to nothing. Both take turns; a fig
 import argparse
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,12 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     measured = [measure(work, passes, args.repeats) for work in works for passes in PASSES]
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     print(table(measured))
-    if args.json:
-        content = {"conditions": conditions, "rows": [dataclasses.asdict(m) for m in measured]}
-        try:
-            results.replace(args.json, json.dumps(content, indent=1).encode())
-        except OSError as error:
-            parser.error(f"--json {args.json}: {error}")
+    results.save(args.json, parser, conditions, list(map(dataclasses.asdict, measured)))
 
 
 if __name__ == "__main__":

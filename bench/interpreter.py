@@ -194,12 +194,7 @@ def main(argv: list[str] | None = None) -> None:
         measured.append(measure_training("README's first command, installed", []))
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     print(table(measured))
-    if args.json:
-        content = {"conditions": conditions, "rows": [dataclasses.asdict(m) for m in measured]}
-        try:
-            results.replace(args.json, json.dumps(content, indent=1).encode())
-        except OSError as error:
-            parser.error(f"--json {args.json}: {error}")
+    results.save(args.json, parser, conditions, list(map(dataclasses.asdict, measured)))
 
 
 if __name__ == "__main__":

@@ -142,6 +142,16 @@ def replace(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def save(path: Path | None, parser: argparse.ArgumentParser, conditions: dict[str, Any], rows: Sequence[Any]) -> None:
+    """Write a bench's figures to its --json, if there is one; ends with an error of the parser where that fails."""
+    if path is None:
+        return
+    try:
+        replace(path, json.dumps({"conditions": conditions, "rows": list(rows)}, indent=1).encode())
+    except OSError as error:
+        parser.error(f"--json {path}: {error}")
+
+
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """(conditions, rows) of a file that `write` made. Raises what `read_as` raises."""
     return read_as(Row, path, "python -m bench --json")

@@ -13,7 +13,8 @@ import torch
 
 from tritonconv import jit, tuning
 from tritonconv.kernels.epilogue import activation
-from tritonconv.recording import FUSED, Operation, record, storage
+from tritonconv.layouts import storage
+from tritonconv.recording import FUSED, Operation, record
 
 __all__ = ["Call", "ExplainReport", "Launch", "Step", "explain"]
 

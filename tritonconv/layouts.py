@@ -31,6 +31,11 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
     return True
 
 
+def storage(t: torch.Tensor) -> int:
+    """The number of the memory that a tensor lies in, the same for all its views, while one of them is there."""
+    return t.untyped_storage()._cdata
+
+
 def needs_int64(*tensors: torch.Tensor | None) -> bool:
     """Whether an offset into a tensor, or a count of its elements, leaves 32 bits."""
     for t in tensors:

@@ -27,6 +27,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonconv import jit, tuning
+from tritonconv.layouts import storage
 from tritonconv.problems import ConvProblem, conv_problem
 from tritonconv.replica import replica
 
@@ -263,10 +264,6 @@ class _Recorder(TorchDispatchMode):
         if written or (new and read and "empty" not in func.__name__):
             seen.copies.append((f"a copy by torch's {func.__name__.split('.')[0]}", [*read, out]))
         return out
-
-
-def storage(t: torch.Tensor) -> int:
-    return t.untyped_storage()._cdata
 
 
 def _is_code(value: Any) -> bool:

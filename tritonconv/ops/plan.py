@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.compiler import CompiledKernel
 
 from tritonconv import jit, tuning
+from tritonconv.layouts import storage
 
 Tensors = tuple[torch.Tensor, ...]
 # Of an operator: as many sizes are in use at once, or all are worked out anew.
@@ -180,7 +181,3 @@ def _find(t: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> _Place | N
     if t.data_ptr() == owner.data_ptr() and (t.shape, t.stride()) == (owner.shape, owner.stride()):
         return _Place(i)
     return _Place(i, t.data_ptr() - owner.data_ptr(), (tuple(t.shape), t.stride()))
-
-
-def storage(t: torch.Tensor) -> int:
-    return t.untyped_storage()._cdata
