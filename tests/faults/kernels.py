@@ -435,7 +435,7 @@ RELAID = [
             ("y_ptr + n * pixels * C +", "y_ptr +", COPIED),
             ("if t.stride(1) == 1 or not is_dense or", "if not is_dense or", NOT_COPIED),
             ("t.stride(1) == 1 or not is_dense or", "t.stride(1) == 1 or", NOT_COPIED),
-            ("t.shape[1] // groups", "t.shape[1]", COPIED),
+            ("min(problem.C_in, problem.C_out) // problem.groups", "problem.C_out", COPIED),
         ],
     ),
     *faults(

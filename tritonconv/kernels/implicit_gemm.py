@@ -277,7 +277,7 @@ def implicit_gemm_forward(
     pixels = problem.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
     sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None}
-    x, w = product_operand(x, problem.groups), product_operand(w)
+    x, w = product_operand(x, problem), product_operand(w, problem)
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
         steps = triton.cdiv(problem.taps * C_in, tile["BLOCK_K"])
@@ -304,7 +304,7 @@ def implicit_gemm_dgrad(
         return
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     phases, size = grid.phases(problem), grid.phase_size(problem)
-    dy, w = product_operand(dy, problem.groups), product_operand(w)
+    dy, w = product_operand(dy, problem), product_operand(w, problem)
     pixels = problem.N * math.prod(size)
     tile = tuning.pick("implicit_gemm_dgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
@@ -326,7 +326,7 @@ def implicit_gemm_wgrad(
     """Fill dw, and db where it is given."""
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(problem.output_size)
-    dy, x = product_operand(dy, problem.groups), product_operand(x, problem.groups)
+    dy, x = product_operand(dy, problem), product_operand(x, problem)
     tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     if tile["FLATTEN_TAPS"]:
         blocks_n = triton.cdiv(problem.taps * C_in, tile["BLOCK_N"])

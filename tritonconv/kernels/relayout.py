@@ -15,6 +15,7 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import offsets
+from tritonconv.problems import ConvProblem
 
 
 @jit
@@ -39,10 +40,10 @@ def relayout_kernel(
     tl.store(y_ptrs, tl.load(x_ptrs, mask=valid, other=0.0), mask=valid)
 
 
-def product_operand(t: torch.Tensor, groups: int = 1) -> torch.Tensor:
+def product_operand(t: torch.Tensor, problem: ConvProblem) -> torch.Tensor:
     """An image (N, C, H, W), or a filter, as a matrix product reads it best: itself, or a copy in channels_last."""
     is_dense = all(t.stride(i) == t.stride(i + 1) * t.shape[i + 1] for i in range(2, t.dim() - 1))
-    channels = t.shape[1] // groups
+    channels = min(problem.C_in, problem.C_out) // problem.groups
     if t.stride(1) == 1 or not is_dense or not tuning.reads_channels_last(t.device, t.dtype, channels):
         return t
     N, C, *size = t.shape

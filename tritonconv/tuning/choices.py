@@ -25,7 +25,8 @@ from tritonconv.tuning.tiles import built_in
 DIRECT_BELOW = 8
 # Channels of a group from which a 16-bit product reads channels_last. On an H100 in bfloat16 (2026-11-27,
 # bench/results/h100.json) products of 64 channels and more took 1.1 to 4.4 times as long in NCHW forward, 1.4 to 9.7
-# times backward; of 3 channels as long. By the bytes that it moves the copy takes a fifth of that difference or less.
+# times backward; with 3 channels in, as long. By the bytes that it moves the copy takes a fifth of that difference or
+# less for 3×3 filters, and more than all of it for a 1×1 one of 64 channels forward (1.1 times).
 CHANNELS_LAST_FROM = 16
 
 
@@ -115,7 +116,7 @@ def built_in_algorithm(problem: ConvProblem) -> tuple[str, str]:
 
 
 def reads_channels_last(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
-    """Whether a matrix product should read its operand in channels_last; `channels` are a group's."""
+    """Whether a product should read an operand in channels_last; `channels`: a group's, the fewer of in and out."""
     if dtype.itemsize != 2 or channels < CHANNELS_LAST_FROM or architecture(device) == "interpreter":
         return False
     reason = (
