@@ -16,8 +16,8 @@ from typing import Any
 
 STEPS = 16  # of each loop: more than a ring has buffers
 LOOP = re.compile(r"^( *)(?:%\S+ = )?scf\.for (?P<head>.*)\n(?P<body>(?:.*\n)*?)\1}", re.MULTILINE)
-INSTRUCTION = re.compile(r"^ *(?:(%[\w-]+)\S* = )?(ttn?g\.\w+|arith\.(?:cmpi )?\w+),? (.*)", re.MULTILINE)
-NAME = re.compile(r"%[\w-]+")
+INSTRUCTION = re.compile(r"^ *(?:(%[\w.-]*\w)\S* = )?(ttn?g\.\w+|arith\.(?:cmpi )?\w+),? (.*)", re.MULTILINE)
+NAME = re.compile(r"%[\w.-]*\w")
 FILLS = ("ttg.async_copy_global_to_local", "ttng.async_tma_copy_global_to_local", "ttg.local_store")
 
 

@@ -24,7 +24,7 @@ from tritonconv.interpreter import interpret
 
 # Arguments that vary with the batch, by the names that kernels give them: that one is 1, or a multiple of 16, makes no
 # case of its own, so that the last batch of an epoch, or one image, compiles nothing.
-VARYING = ("N", "elements", "splits", "steps")
+VARYING = ("N", "dy_N", "elements", "splits", "steps")
 
 _lock = threading.RLock()  # interpreting patches triton.language, which compiling reads
 # Nobody else is in a launch while the process forks: a child has one thread, which would wait for the others' lock.

@@ -1,5 +1,8 @@
 """How a tensor lies in memory: its memory format by torch's rules, and whether offsets into it leave 32 bits."""
 
+import itertools
+import math
+
 import torch
 
 # A kernel counts on to the end of its last tile, of at most 2**20 elements.
@@ -29,6 +32,16 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
             return False
         least = stride * max(size, 1)
     return True
+
+
+def flat(t: torch.Tensor) -> torch.Tensor:
+    """The pixels of images as images of one, where they lie evenly: to find one then takes no division. Else `t`."""
+    axes = [axis for axis in (0, *range(2, t.dim())) if t.shape[axis] != 1]
+    if any(t.stride(a) != t.stride(b) * t.shape[b] for a, b in itertools.pairwise(axes)):
+        return t
+    pixels, C = math.prod(t.shape[axis] for axis in axes), t.shape[1]
+    step = t.stride(axes[-1]) if axes else 0
+    return t.as_strided((pixels, C, *(1,) * (t.dim() - 2)), (step, t.stride(1), *(0,) * (t.dim() - 2)))
 
 
 def storage(t: torch.Tensor) -> int:

@@ -15,7 +15,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands, pixels
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.problems import ConvProblem
@@ -164,8 +164,10 @@ def direct_dgrad_kernel(
 
 @jit
 def direct_wgrad_kernel(
-    dy_ptr,  # (N, C_out, Z, P, Q), any strides
+    dy_ptr,  # (dy_N, C_out, *dy_size), any strides: its images, or the pixels of all of them
     dy_stride,
+    dy_N,
+    dy_size,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
     dw_ptr,  # (C_out, C_in / groups, T, R, S), of each split
@@ -205,28 +207,33 @@ def direct_wgrad_kernel(
         steps_w = steps * (filters < FILTERS)
         valid_w = valid_k & (filters < FILTERS)
 
-    acc = tl.zeros((BLOCK_N,), ACC)
-    for step in range(steps_w):
-        n, pixel = grid.unravel((split * steps + step) * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
-        valid_m = n < N
-        dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
-        dy = tl.load(dy_ptrs, mask=valid_m[:, None] & valid_k[None, :], other=0.0).to(ACC)
+    offs_m = split * steps * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, pixel = grid.unravel(offs_m, out_size)
+    n_dy, pixel_dy = grid.unravel(offs_m, dy_size)
+    by = grid.unravel(tl.full((), BLOCK_M, tl.int32), out_size)
+    by_dy = grid.unravel(tl.full((), BLOCK_M, tl.int32), dy_size)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)  # added up after the loop: between threads once
+    for _step in range(steps_w):
+        dy_ptrs = grid.tile(dy_ptr, dy_stride, n_dy, pixel_dy, k)
+        dy = tl.load(dy_ptrs, mask=(n_dy < dy_N)[:, None] & valid_k[None, :], other=0.0).to(ACC)
         reached = grid.reach(grid.start(pixel, FILTER), tap, in_size, FILTER)
-        valid_x = grid.inside(reached, in_size, valid_m, FILTER)[:, None]
+        valid_x = grid.inside(reached, in_size, n < N, FILTER)[:, None]
         x_ptrs_m = (x_ptr + (n * x_stride[0] + grid.offset(reached, x_stride)))[:, None]
         if GROUPS == 1:
             x = tl.load(x_ptrs_m + c * x_stride[1], mask=valid_x, other=0.0)
         else:
             x_ptrs = x_ptrs_m + ((k // C_out * C_in + c) * x_stride[1])[None, :]
             x = tl.load(x_ptrs, mask=valid_x & valid_k[None, :], other=0.0)
-        acc += tl.sum(dy * x.to(ACC), 0)
+        acc += dy * x.to(ACC)
+        n, pixel = grid.advance(n, pixel, by, out_size)
+        n_dy, pixel_dy = grid.advance(n_dy, pixel_dy, by_dy, dy_size)
 
     first = split * split_stride
     offs_dw = first + k * dw_stride[0] + c * dw_stride[1] + grid.offset(tap, dw_stride)
-    tl.store(dw_ptr + offs_dw, acc, mask=valid_w)
+    tl.store(dw_ptr + offs_dw, tl.sum(acc, 0), mask=valid_w)
     if HAS_BIAS:
         acc_b = sum_pixels(
-            dy_ptr, dy_stride, k, valid_k, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_M, BLOCK_N
+            dy_ptr, dy_stride, k, valid_k, split * steps, steps - steps_w, dy_N, dy_size, ACC, BLOCK_M, BLOCK_N
         )
         last = valid_k & (filters == FILTERS)
         tl.store(db_ptr + (first + k), acc_b, mask=last)
@@ -278,15 +285,15 @@ def direct_wgrad(
     dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    pixels = problem.N * math.prod(problem.output_size)
-    tile = tuning.pick("direct_wgrad", dy, problem, pixels=pixels, channels=problem.C_out)
+    count = problem.N * math.prod(problem.output_size)
+    tile = tuning.pick("direct_wgrad", dy, problem, pixels=count, channels=problem.C_out)
     channel_blocks = triton.cdiv(problem.C_out, tile["BLOCK_N"])
     filters = problem.taps * problem.C_in // problem.groups
-    splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
+    splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(count, tile["BLOCK_M"]))
     partial = partial_sums(splits, dw, db)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | pixels(dy) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         ACC=accumulator(dy),

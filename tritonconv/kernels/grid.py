@@ -106,6 +106,24 @@ def unravel(offs, size):
 
 
 @jit
+def _moved(place, by, size):
+    """A place on one axis, moved on by less than the axis's size, and what that carries over to the axis before."""
+    place += by
+    is_over = place >= size
+    return tl.where(is_over, place - size, place), is_over.to(tl.int32)
+
+
+@jit
+def advance(n, position, by, size):
+    """`unravel` of positions as many further on as `by` is `unravel` of; of flat images without a division."""
+    w, carry = _moved(position[2], by[1][2], size[2])
+    h, carry = _moved(position[1], by[1][1] + carry, size[1])
+    planes = n * size[0] + position[0] + (by[0] * size[0] + by[1][0] + carry)
+    n = planes // size[0]
+    return n, (planes - n * size[0], h, w)
+
+
+@jit
 def tile_of_program(size, N, C, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, OFFSET: tl.constexpr):
     """n and position (M,) and channels c (N,) of a program's pixels × channels, and which there are of both.
 

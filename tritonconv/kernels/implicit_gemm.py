@@ -23,7 +23,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands, pixels
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.relayout import product_operand
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
@@ -192,8 +192,10 @@ def implicit_gemm_dgrad_kernel(
 
 @jit
 def implicit_gemm_wgrad_kernel(
-    dy_ptr,  # (N, C_out, Z, P, Q), any strides
+    dy_ptr,  # (dy_N, C_out, *dy_size), any strides: its images, or the pixels of all of them
     dy_stride,
+    dy_N,
+    dy_size,
     x_ptr,  # (N, C_in, D, H, W), any strides
     x_stride,
     dw_ptr,  # (C_out, C_in / groups, T, R, S), of each split
@@ -238,25 +240,32 @@ def implicit_gemm_wgrad_kernel(
         steps_w = steps * (pid_n < BLOCKS_N)
         valid_n = valid_n & (pid_n < BLOCKS_N)
 
+    offs_k = split * steps * BLOCK_K + tl.arange(0, BLOCK_K)
+    n, pixel = grid.unravel(offs_k, out_size)
+    n_dy, pixel_dy = grid.unravel(offs_k, dy_size)
+    by = grid.unravel(tl.full((), BLOCK_K, tl.int32), out_size)
+    by_dy = grid.unravel(tl.full((), BLOCK_K, tl.int32), dy_size)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    for step in range(steps_w):
-        n, pixel = grid.unravel((split * steps + step) * BLOCK_K + tl.arange(0, BLOCK_K), out_size)
-        valid_k = n < N
-        dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
-        dy = tl.load(dy_ptrs, mask=valid_k[:, None] & valid_m[None, :], other=0.0)
+    for _step in range(steps_w):
+        rows, columns = k * dy_stride[1], n_dy * dy_stride[0] + grid.offset(pixel_dy, dy_stride)
+        # transposed where it is loaded: what is transposed after that goes through registers on sm_80, and in float32
+        dy_ptrs = (dy_ptr + rows)[:, None] + columns[None, :]
+        dy = tl.load(dy_ptrs, mask=valid_m[:, None] & (n_dy < dy_N)[None, :], other=0.0)
         start = grid.start(pixel, FILTER)
-        valid_x = grid.inside_product(start, shift, in_size, valid_k, FILTER)
+        valid_x = grid.inside_product(start, shift, in_size, n < N, FILTER)
         rows, columns = n * x_stride[0], (group * C_in + c) * x_stride[1]
         x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, FILTER)
         x = tl.load(x_ptrs, mask=valid_x & valid_n[None, :], other=0.0)
-        acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION, out_dtype=ACC)
+        acc = tl.dot(dy, x, acc, input_precision=PRECISION, out_dtype=ACC)
+        n, pixel = grid.advance(n, pixel, by, out_size)
+        n_dy, pixel_dy = grid.advance(n_dy, pixel_dy, by_dy, dy_size)
 
     first = split * split_stride
     offs_dw = (c * dw_stride[1] + grid.offset(tap, dw_stride))[None, :] + (first + k * dw_stride[0])[:, None]
     tl.store(dw_ptr + offs_dw, acc, mask=valid_m[:, None] & valid_n[None, :])
     if HAS_BIAS:
         acc_b = sum_pixels(
-            dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, N, out_size, ACC, BLOCK_K, BLOCK_M
+            dy_ptr, dy_stride, k, valid_m, split * steps, steps - steps_w, dy_N, dy_size, ACC, BLOCK_K, BLOCK_M
         )
         last = valid_m & (pid_n == BLOCKS_N)
         tl.store(db_ptr + (first + k), acc_b, mask=last)
@@ -325,19 +334,19 @@ def implicit_gemm_wgrad(
 ) -> None:
     """Fill dw, and db where it is given."""
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
-    pixels = problem.N * math.prod(problem.output_size)
+    count = problem.N * math.prod(problem.output_size)
     dy, x = product_operand(dy, problem), product_operand(x, problem)
-    tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
+    tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=count, C_in=C_in, C_out=C_out, taps=problem.taps)
     if tile["FLATTEN_TAPS"]:
         blocks_n = triton.cdiv(problem.taps * C_in, tile["BLOCK_N"])
     else:
         blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
-    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
+    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(count, tile["BLOCK_K"]))
     partial = partial_sums(splits, dw, db)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | pixels(dy) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         BLOCKS_M=blocks_m,

@@ -42,12 +42,14 @@ def sum_pixels(
     dy_ptr, dy_stride, k, valid_k, first, steps, N, size, ACC: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """dy of channels k, (BLOCK,), added up over `steps` blocks of PIXELS pixels from block `first`: a bias gradient."""
-    total = tl.zeros((BLOCK,), ACC)
-    for step in range(steps):
-        n, pixel = grid.unravel((first + step) * PIXELS + tl.arange(0, PIXELS), size)
+    total = tl.zeros((PIXELS, BLOCK), ACC)
+    n, pixel = grid.unravel(first * PIXELS + tl.arange(0, PIXELS), size)
+    by = grid.unravel(tl.full((), PIXELS, tl.int32), size)
+    for _step in range(steps):
         dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
-        total += tl.sum(tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC), 0)
-    return total
+        total += tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC)
+        n, pixel = grid.advance(n, pixel, by, size)
+    return tl.sum(total, 0)
 
 
 class Partial(NamedTuple):
