@@ -36,12 +36,12 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
 
 def flat(t: torch.Tensor) -> torch.Tensor:
     """The pixels of images as images of one, where they lie evenly: to find one then takes no division. Else `t`."""
-    axes = [axis for axis in (0, *range(2, t.dim())) if t.shape[axis] != 1]
+    # a batch of one too goes by its stride: it would otherwise be a case of its own, in NCHW
+    axes = [axis for axis in (0, *range(2, t.dim())) if axis == 0 or t.shape[axis] != 1]
     if any(t.stride(a) != t.stride(b) * t.shape[b] for a, b in itertools.pairwise(axes)):
         return t
     pixels, C = math.prod(t.shape[axis] for axis in axes), t.shape[1]
-    step = t.stride(axes[-1]) if axes else 0
-    return t.as_strided((pixels, C, *(1,) * (t.dim() - 2)), (step, t.stride(1), *(0,) * (t.dim() - 2)))
+    return t.as_strided((pixels, C, *(1,) * (t.dim() - 2)), (t.stride(axes[-1]), t.stride(1), *(0,) * (t.dim() - 2)))
 
 
 def storage(t: torch.Tensor) -> int:

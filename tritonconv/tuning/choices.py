@@ -41,6 +41,7 @@ class _Table(dict[Key, Tile]):
 
 
 _tuned = _Table()  # what autotune chose in this process
+_batches: dict[tuple, dict[tuple, int]] = {}
 _instead: ContextVar[_Table | None] = ContextVar("tuned choices of a context", default=None)
 
 
@@ -100,7 +101,25 @@ def pick(operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | No
     asked = _ask(operator, x, problem, sizes)
     if asked and (choice := tuned().get(asked.key)):
         return because("tile", choice, "the fastest that autotune measured", asked)
-    return because("tile", *built_in(operator, x, **sizes), asked)
+    tile, reason = built_in(operator, x, **sizes)
+    if "pixels" in sizes and current_target() is None and architecture(x.device) != "interpreter":
+        tile = _as_a_larger_batch(operator, x, sizes, tile)
+    return because("tile", tile, reason, asked)
+
+
+def _as_a_larger_batch(operator: str, x: torch.Tensor, sizes: Mapping[str, int], tile: Tile) -> Tile:
+    """The tile that a larger batch of the layer got, the least of those: an epoch's last batch compiles nothing new.
+
+    No result depends on it: the tiles of a layer differ in how they share out the output, not in how they sum.
+    """
+    others = (size for name, size in sizes.items() if name != "pixels")
+    layer = (operator, x.device, x.dtype, x.stride(1) == 1, dot_precision(x), *others)
+    seen = _batches.setdefault(layer, {})  # most pixels of each tile
+    larger = [(pixels, each) for each, pixels in seen.items() if pixels >= sizes["pixels"]]
+    if larger:
+        return dict(min(larger)[1])
+    seen[tuple(tile.items())] = sizes["pixels"]
+    return tile
 
 
 def built_in_algorithm(problem: ConvProblem) -> tuple[str, str]:

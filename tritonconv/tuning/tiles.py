@@ -1,17 +1,18 @@
 """The built-in tiles, by operator: pure host code, from (operator, dtype, architecture, size).
 
-Two kinds of machine want opposite tiles. A GPU wants many programs with tiles that fit registers and shared memory, and
-that never depend on the exact batch, or another one would compile every kernel anew. The interpreter pays for each
-operation of each program and wants few programs with tiles as large as a cache holds.
+Two kinds of machine want opposite tiles. A GPU wants tiles that fit registers and shared memory, and a program for each
+multiprocessor (docs/tiles.md). The interpreter pays for each operation of each program and wants few programs with
+tiles as large as a cache holds.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
 import triton
 from triton import next_power_of_2
 
-from tritonconv.tuning.device import architecture, dot_precision
+from tritonconv.tuning.device import architecture, dot_precision, multiprocessors
 from tritonconv.tuning.reasons import Tile, because
 
 # Elements of the largest tile in the interpreter; of the smallest that is worth another thread; and a tile's columns
@@ -111,7 +112,14 @@ def _interpreter_sum(x: torch.Tensor, elements: int) -> Tile:
     return {"BLOCK_M": side(elements, INTERPRETER_TILE // 16), "BLOCK_K": 16}
 
 
-# --- GPUs: not yet measured on one; 4 warps throughout, since 8 were reported to miscompile flattened loops ---
+# --- GPUs: 4 warps throughout, since 8 were reported to miscompile flattened loops; autotune tries 8, and compares ---
+
+# Of one multiprocessor in a clock: the multiply-adds of 16-bit operands, and the bytes that it gets from L2. From the
+# peaks of A100, H100, B200 and MI300X; from L2's in the white papers of A100 and CDNA3; for sm_90, and for sm_100 until
+# it is known, from what a forward of 512 channels reached on an H100 (405 TFLOP/s in tiles of 128×64, docs/tiles.md).
+RATES = {"sm_80": (1024, 47), "sm_90": (2048, 39), "sm_100": (4096, 39), "gfx942": (1024, 54)}
+# What the matrix unit takes 64 rows of at once on Hopper, and the side that a tile is not halved under.
+LEAST_SIDE = 64
 
 
 def _gpu_limits(x: torch.Tensor) -> Tile:
@@ -121,16 +129,53 @@ def _gpu_limits(x: torch.Tensor) -> Tile:
         rows, columns, depth, stages = 32, 32, 16, 2
     elif x.dtype == torch.float32:
         # three TF32 products for one keep three times the operands in registers
-        depth = 16 if dot_precision(x) == "tf32x3" and arch != "sm_90" else 32
-        rows, columns, stages = 128 if arch == "sm_100" else 64, 64, 3
+        is_triple = dot_precision(x) != "tf32"
+        depth = 16 if is_triple and arch != "sm_90" else 32
+        rows, columns, stages = 64 if is_triple and arch != "sm_100" else 128, 64, 3
     else:
-        rows, columns, depth, stages = 128, 64, 64 if arch == "sm_90" else 32, 3
+        rows, columns, depth, stages = 128, 128, 64 if arch == "sm_90" else 32, 3
     return {"BLOCK_M": rows, "BLOCK_N": columns, "BLOCK_K": depth, "num_stages": stages}
 
 
-def _gpu_product(tile: Tile, **extents: int) -> Tile:
-    """The tile with 4 warps, and with sides of 16 or more that are no longer than the problem's extents."""
-    return tile | {block: _block(extent, 16, tile[block]) for block, extent in extents.items()} | {"num_warps": 4}
+def _clocks(x: torch.Tensor, rows: int, columns: int) -> float:
+    """Of one program, for each element of the reduced axis: what takes longer, the products or the loads from L2."""
+    products, loaded = RATES.get(architecture(x.device), RATES["sm_90"])
+    slower = {"tf32": 2, "tf32x3": 6}.get(dot_precision(x), 1 if x.element_size() == 2 else 16)
+    return max(rows * columns * slower / products, (rows + columns) * x.element_size() / loaded)
+
+
+def _gpu_product(
+    x: torch.Tensor, most: Tile, rows: int, columns: int, depth: int, programs_at_once: int | None = None
+) -> Tile:
+    """A tile of at most `most` that takes the least time over a product of so many rows and columns.
+
+    Of forward and dgrad one wave of programs is as many as there are multiprocessors; wgrad fills them by its splits.
+    Sides are 16 or more, and no longer than the columns and the depth.
+    """
+    at_once = programs_at_once or multiprocessors(x.device)
+
+    def halves(side: int) -> list[int]:
+        return [side] if side <= LEAST_SIDE else [side, *halves(side // 2)]
+
+    def time(sides: tuple[int, int]) -> float:
+        return triton.cdiv(programs(sides), at_once) * _clocks(x, *sides)
+
+    def programs(sides: tuple[int, int]) -> int:
+        return triton.cdiv(rows, sides[0]) * triton.cdiv(columns, sides[1])
+
+    candidates = list(itertools.product(halves(most["BLOCK_M"]), halves(_block(columns, 16, most["BLOCK_N"]))))
+    chosen = min(candidates, key=time)  # of equals the largest
+    others = ", ".join(f"{m}x{n}: {time((m, n)):.0f}" for m, n in candidates)
+    reason = (
+        f"{programs(chosen)} programs, {at_once} at once, take the fewest clocks for each element of depth ({others})"
+    )
+    BLOCK_M, BLOCK_N = because("sides", chosen, reason)
+    return most | {
+        "BLOCK_M": BLOCK_M,
+        "BLOCK_N": BLOCK_N,
+        "BLOCK_K": _block(depth, 16, most["BLOCK_K"]),
+        "num_warps": 4,
+    }
 
 
 def _gpu_forward(
@@ -138,25 +183,28 @@ def _gpu_forward(
 ) -> Tile:
     most = _gpu_limits(x)
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
-        columns = most["BLOCK_N"] // 2 if x.dtype == torch.float32 else most["BLOCK_N"]
-        most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": columns}
+        columns = 32 if x.dtype == torch.float32 else 64
+        most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": min(most["BLOCK_N"], columns)}
         if x.dtype == torch.float32 and architecture(x.device) == "sm_80":  # 32 spills
             most |= {"BLOCK_K": 16}
     elif residual and x.dtype == torch.float32:  # so does what is added
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64)}
     flatten = _flatten_taps(C_in)
-    reduced = C_in * taps if flatten else C_in
-    return {"FLATTEN_TAPS": flatten, **_gpu_product(most, BLOCK_N=C_out, BLOCK_K=reduced)}
+    return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, pixels, C_out, C_in * taps if flatten else C_in)}
 
 
 def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    return _gpu_product(_gpu_limits(x), BLOCK_N=C_in, BLOCK_K=C_out)
+    return _gpu_product(x, _gpu_limits(x), pixels, C_in, C_out)
 
 
 def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
     flatten = _flatten_taps(C_in)
+    most = _gpu_limits(x)
+    most |= {"BLOCK_M": _block(C_out, 16, most["BLOCK_M"])}
+    if architecture(x.device) == "sm_100":  # 2 spills
+        most |= {"BLOCK_N": min(most["BLOCK_N"], 64)}
     columns = C_in * taps if flatten else C_in
-    return {"FLATTEN_TAPS": flatten, **_gpu_product(_gpu_limits(x), BLOCK_M=C_out, BLOCK_N=columns)}
+    return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, C_out, columns, most["BLOCK_K"], 1)}
 
 
 def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
