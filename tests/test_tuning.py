@@ -51,6 +51,40 @@ def test_tiles_of_a_gpu_do_not_depend_on_the_batch(operator):
     assert all(tile == tiles[0] for tile in tiles)
 
 
+def test_a_product_has_large_tiles_unless_multiprocessors_stay_idle():
+    """By loads from L2 the largest tile is a third faster than its halves; a small batch wants more programs."""
+    sizes = {"C_in": 512, "C_out": 512, "taps": 9}
+
+    def sides(pixels: int, **others) -> tuple[int, int]:
+        tile = pick("implicit_gemm_forward", "sm_90", torch.bfloat16, **{**sizes, "pixels": pixels, **others})
+        return tile["BLOCK_M"], tile["BLOCK_N"]
+
+    assert sides(32 * 28 * 28) == (128, 128)
+    assert sides(32 * 28 * 28, C_out=64) == (128, 64)
+    assert sides(32 * 7 * 7) == (128, 64)  # 64 programs of the largest, for 132 multiprocessors
+    assert sides(7 * 7) == (64, 64)
+    assert sides(32 * 28 * 28, pooled=True) == (64, 64)
+
+
+def test_a_filter_gradient_has_tiles_that_its_channels_fill():
+    """Three tiles of 64 × 128 for 192 channels on sm_80, where products take as long as loads; two of 128 on sm_90."""
+    sizes = {"pixels": 10**5, "C_in": 128, "C_out": 192, "taps": 9}
+    tiles = [pick("implicit_gemm_wgrad", arch, torch.bfloat16, **sizes) for arch in ("sm_80", "sm_90")]
+    assert [(tile["BLOCK_M"], tile["BLOCK_N"]) for tile in tiles] == [(64, 128), (128, 128)]
+
+
+def test_the_choice_of_sides_says_what_it_compared():
+    x = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
+    with tuning.target("sm_90"), tuning.record_choices() as choices:
+        tuning.pick("implicit_gemm_dgrad", x, pixels=25088, C_in=512, C_out=512, taps=9)
+    (sides,) = (choice for choice in choices if choice.about == "sides")
+    assert sides.chosen == (128, 128)
+    assert sides.reason == (
+        "1024 programs, 132 at once, take the fewest clocks for each element of depth "
+        "(128x128: 105, 128x64: 158, 64x128: 158, 64x64: 210)"
+    )
+
+
 @pytest.mark.parametrize("architecture", ["interpreter", "sm_90"])
 @given(programs=st.integers(1, 1000), steps=st.integers(0, 10000))
 def test_splits_cover_every_step(architecture, programs, steps):

@@ -285,7 +285,7 @@ def implicit_gemm_forward(
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
-    sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None}
+    sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None, "nchw": y.stride(1) != 1}
     x, w = product_operand(x, problem), product_operand(w, problem)
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
@@ -315,7 +315,8 @@ def implicit_gemm_dgrad(
     phases, size = grid.phases(problem), grid.phase_size(problem)
     dy, w = product_operand(dy, problem), product_operand(w, problem)
     pixels = problem.N * math.prod(size)
-    tile = tuning.pick("implicit_gemm_dgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "nchw": dx.stride(1) != 1}
+    tile = tuning.pick("implicit_gemm_dgrad", dy, problem, **sizes)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
     implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](

@@ -77,13 +77,13 @@ def _interpreter_gemm(x: torch.Tensor, pixels: int, columns: int, channels: int,
 
 
 def _interpreter_forward(
-    x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool, residual: bool = False
+    x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool, **_: int
 ) -> Tile:
     flatten = _flatten_taps(C_in)
     return {"FLATTEN_TAPS": flatten, **_interpreter_gemm(x, pixels, C_out, C_in, taps, flatten)}
 
 
-def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
+def _interpreter_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, **_: int) -> Tile:
     return _interpreter_gemm(x, pixels, C_in, C_out, taps, False)
 
 
@@ -122,8 +122,11 @@ RATES = {"sm_80": (1024, 47), "sm_90": (2048, 39), "sm_100": (4096, 39), "gfx942
 LEAST_SIDE = 64
 
 
-def _gpu_limits(x: torch.Tensor) -> Tile:
-    """The largest GEMM tile of a dtype that `bench.codegen` shows without a spill."""
+def _gpu_limits(x: torch.Tensor, nchw: int = False) -> Tile:
+    """The largest GEMM tile of a dtype that `bench.codegen` shows without a spill in its loop; of an output in `nchw`.
+
+    There each element is stored by a pointer of its own: of 128 columns, after up to 2,000 spills.
+    """
     arch = architecture(x.device)
     if x.dtype == torch.float64:
         rows, columns, depth, stages = 32, 32, 16, 2
@@ -133,7 +136,7 @@ def _gpu_limits(x: torch.Tensor) -> Tile:
         depth = 16 if is_triple and arch != "sm_90" else 32
         rows, columns, stages = 64 if is_triple and arch != "sm_100" else 128, 64, 3
     else:
-        rows, columns, depth, stages = 128, 128, 64 if arch == "sm_90" else 32, 3
+        rows, columns, depth, stages = 128, 64 if nchw else 128, 64 if arch == "sm_90" else 32, 3
     return {"BLOCK_M": rows, "BLOCK_N": columns, "BLOCK_K": depth, "num_stages": stages}
 
 
@@ -149,8 +152,8 @@ def _gpu_product(
 ) -> Tile:
     """A tile of at most `most` that takes the least time over a product of so many rows and columns.
 
-    Of forward and dgrad one wave of programs is as many as there are multiprocessors; wgrad fills them by its splits.
-    Sides are 16 or more, and no longer than the columns and the depth.
+    A wave of programs is as many as there are multiprocessors; wgrad fills those by its splits. Sides are 16 or more,
+    and no longer than the columns and the depth.
     """
     at_once = programs_at_once or multiprocessors(x.device)
 
@@ -179,9 +182,16 @@ def _gpu_product(
 
 
 def _gpu_forward(
-    x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, pooled: bool, residual: bool = False
+    x: torch.Tensor,
+    pixels: int,
+    C_in: int,
+    C_out: int,
+    taps: int,
+    pooled: bool,
+    residual: int = False,
+    nchw: int = False,
 ) -> Tile:
-    most = _gpu_limits(x)
+    most = _gpu_limits(x, nchw)
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = 32 if x.dtype == torch.float32 else 64
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": min(most["BLOCK_N"], columns)}
@@ -190,11 +200,13 @@ def _gpu_forward(
     elif residual and x.dtype == torch.float32:  # so does what is added
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64)}
     flatten = _flatten_taps(C_in)
-    return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, pixels, C_out, C_in * taps if flatten else C_in)}
+    reduced = C_in * taps if flatten else C_in
+    # pixels as a tuned choice's key counts them
+    return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, next_power_of_2(pixels), C_out, reduced)}
 
 
-def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
-    return _gpu_product(x, _gpu_limits(x), pixels, C_in, C_out)
+def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, nchw: int = False) -> Tile:
+    return _gpu_product(x, _gpu_limits(x, nchw), next_power_of_2(pixels), C_in, C_out)
 
 
 def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
