@@ -13,6 +13,7 @@ from oracle import Case, reference_conv, value_and_gradients
 
 from tritonconv import functional as TF
 from tritonconv import interpreter, tuning
+from tritonconv.layouts import memory_format
 
 # In float64 the tiles of sm_90 are 32 pixels × 32 channels, over blocks of 16: every side has several blocks, the last
 # of them ragged.
@@ -66,6 +67,25 @@ def test_several_blocks_of_channels(c, chain, algorithm, device, launches):
         assert torch.equal(found[name], value), name
     columns = c.C_out if algorithm == "direct" else c.C_out // c.groups
     assert any(arguments["BLOCK_N"] < columns for _, arguments in launches if "BLOCK_N" in arguments)
+
+
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(23,), (5, 7), (3, 5, 7), (1, 1, 2)], ids=str)
+def test_several_blocks_of_pixels(size, channels_last, algorithm, device):
+    """A filter's gradient counts through the pixels, block by block, over rows, planes and images."""
+    rank = len(size)
+    layout = memory_format(channels_last, rank + 2)
+    x = small_integers(16, 16, *size, device=device).contiguous(memory_format=layout)
+    w = small_integers(16, 16, *(1,) * (rank - 1), 2, device=device)
+    b = small_integers(16, device=device)
+    ours, theirs = (getattr(functional, f"conv{rank}d") for functional in (TF, F))
+    dy = small_integers(*theirs(x, w, b).shape, device=device).contiguous(memory_format=layout)
+    expected = value_and_gradients(theirs, [x, w, b], dy)
+    with tuning.target("sm_90") if device.type == "cpu" else contextlib.nullcontext():
+        found = value_and_gradients(lambda *t: ours(*t, algorithm=algorithm), [x, w, b], dy)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
 FEW_CHANNELS = Case("groups of 2 channels", "a program a channel", N=2, C_in=4, H=5, W=6, C_out=6, R=2, S=2, groups=2)

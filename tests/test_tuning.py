@@ -64,6 +64,7 @@ def test_a_product_has_large_tiles_unless_multiprocessors_stay_idle():
     assert sides(32 * 7 * 7) == (128, 64)  # 64 programs of the largest, for 132 multiprocessors
     assert sides(7 * 7) == (64, 64)
     assert sides(32 * 28 * 28, pooled=True) == (64, 64)
+    assert sides(32 * 28 * 28, nchw=True) == (128, 64)
 
 
 def test_a_filter_gradient_has_tiles_that_its_channels_fill():

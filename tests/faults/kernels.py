@@ -11,6 +11,9 @@ COPIED, NOT_COPIED = "test_a_product_reads_a_copy_in_channels_last", "test_what_
 LAUNCHED = "tests/test_launch_path.py::test"
 OFFSETS = "tests/test_ops.py::test_offsets_look_at_every_tensor"
 
+BLOCKED = f"{BLOCKS}::test_several_blocks_of_pixels"
+BATCH = f"{LAUNCHED}_another_batch_compiles_nothing"
+
 GRID = faults(
     "tritonconv/kernels/grid.py",
     CONV,
@@ -37,6 +40,11 @@ GRID = faults(
             f"{POOL}::test_same_as_torch",
         ),
         ("[before for before, _ in w.padding]", "[after for _, after in w.padding]", "test_named_case", "'same', 4x2"),
+        # positions further on
+        ("position[1], by[1][1] + carry,", "position[1], by[1][1],", BLOCKED),
+        ("by[0] * size[0] + by[1][0] + carry)", "by[0] * size[0] + by[1][0])", BLOCKED),
+        ("by[0] * size[0] + by[1][0] + carry)", "by[1][0] + carry)", BLOCKED),
+        ("is_over = place >= size\n", "is_over = place > size\n", BLOCKED),
         # phases
         (
             "tuple(map(min, problem.window.stride, problem.input_size))",
@@ -136,6 +144,9 @@ GEMM = faults(
     "tritonconv/kernels/implicit_gemm.py",
     BLOCKS,
     [
+        ("        n, pixel = grid.advance(n, pixel, by, out_size)\n", "", BLOCKED),
+        ("        n_dy, pixel_dy = grid.advance(n_dy, pixel_dy, by_dy, dy_size)\n", "", BLOCKED),
+        ("& (n_dy < dy_N)[None, :]", "& (n_dy < N)[None, :]", BLOCKED),
         (
             "b_ptr + c * b_stride, mask=valid_n",
             "b_ptr + offs_n * b_stride, mask=valid_n",
@@ -409,6 +420,8 @@ OTHERS = [
             ),
             ("mask=offs < filters)", "mask=valid)", "test_tiles_of_a_gpu"),
             ("(offs - filters), acc", "offs, acc", "test_tiles_of_a_gpu"),
+            ("        n, pixel = grid.advance(n, pixel, by, size)\n", "", BLOCKED),
+            ("first * PIXELS + tl.arange", "tl.arange", "test_tiles_of_a_gpu"),
             ("whole[:, filters:]", "whole", "test_tiles_of_a_gpu"),
         ],
     ),
@@ -445,6 +458,10 @@ RELAID = [
             ("dtype.itemsize != 2 or", "", f"{CONV}::test_tiles_of_a_gpu tests/test_explain.py", "float32 is copied"),
             ("channels < CHANNELS_LAST_FROM or", "", COPIED),
             (' or architecture(device) == "interpreter":', ":", NOT_COPIED),
+            ("for each, pixels in seen.items() if pixels >= sizes", "for each, pixels in () if pixels >= sizes", BATCH),
+            ("if pixels >= sizes", "if pixels > sizes", BATCH),
+            ("dict(min(larger)[1])", "dict(max(larger)[1])", BATCH),
+            ('if name != "pixels")', "if True)", BATCH),
         ],
     ),
     *faults(
@@ -460,6 +477,7 @@ RELAID = [
         "tests/test_launch_path.py",
         [
             ('VARYING = ("N", ', "VARYING = (", "test_another_batch_compiles_nothing"),
+            ('"dy_N", ', "", "test_another_batch_compiles_nothing"),
             ('"splits", "steps")', '"splits")', "test_another_batch_compiles_nothing"),
             ('"elements", "splits"', '"splits"', "test_another_batch_compiles_nothing"),
         ],

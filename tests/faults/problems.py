@@ -206,6 +206,17 @@ LAYOUT = faults(
         ("if size == 0 or stride < least", "if stride < least", PROBLEMS),
         ("least = stride * max(size, 1)", "least = stride", PROBLEMS),
         (
+            "if axis == 0 or t.shape[axis] != 1]",
+            "if t.shape[axis] != 1]",
+            "tests/test_launch_path.py::test_another_batch_compiles_nothing",
+        ),
+        ("if axis == 0 or t.shape[axis] != 1]", "]", "tests/test_blocks.py::test_several_blocks_of_pixels"),
+        (
+            "        return t\n    pixels",
+            "        pass\n    pixels",
+            "tests/test_blocks.py::test_several_blocks_of_pixels",
+        ),
+        (
             "sum((size - 1) * stride for size, stride in zip(t.shape",
             "max((size - 1) * stride for size, stride in zip(t.shape",
             "test_offsets_need_64_bits",

@@ -109,6 +109,7 @@ CHOICES = [
         ],
     ),
 ]
+SIDES = "test_a_product_has_large_tiles_unless_multiprocessors_stay_idle"
 TILES = [
     *faults(
         "tritonconv/tuning/tiles.py",
@@ -121,12 +122,15 @@ TILES = [
             ),
             ("INTERPRETER_TILE = 2**18", "INTERPRETER_TILE = 2**21", "test_tiles_are_legal"),
             ("next_power_of_2(max(size, 1))))", "max(size, 1)))", "test_tiles_are_legal"),
-            ("_block(extent, 16, tile[block])", "_block(extent, 8, tile[block])", "test_tiles_are_legal"),
-            (
-                "_gpu_product(_gpu_limits(x), BLOCK_N=C_in, BLOCK_K=C_out)",
-                "_gpu_product(_gpu_limits(x), BLOCK_M=pixels, BLOCK_N=C_in, BLOCK_K=C_out)",
-                "test_tiles_of_a_gpu_do_not_depend_on_the_batch",
-            ),
+            ("_block(columns, 16, most", "_block(columns, 8, most", "test_tiles_are_legal"),
+            ("_block(depth, 16, most", "_block(depth, 8, most", "test_tiles_are_legal"),
+            ("[side] if side <= LEAST_SIDE", "[side] if side < LEAST_SIDE", SIDES),
+            ("64 if nchw else 128", "128", SIDES),
+            ("programs_at_once or multiprocessors(x.device)", "132", "test_a_filter_gradient_has_tiles_that_its"),
+            ('most["BLOCK_K"], 1)', 'most["BLOCK_K"])', "test_a_filter_gradient_has_tiles_that_its"),
+            ("(rows + columns) * x.element_size() / loaded)", "0)", "test_the_choice_of_sides_says_what_it_compared"),
+            ("max(rows * columns * slower / products, (", "max(0, (", "test_a_filter_gradient_has_tiles_that_its"),
+            ("next_power_of_2(pixels), C_in", "pixels, C_in", "test_the_choice_of_sides_says_what_it_compared"),
             (
                 "    if C_in < FLATTEN_BELOW:\n",
                 "    if C_in <= FLATTEN_BELOW:\n",
