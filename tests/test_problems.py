@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tritonconv.layouts import MAX_OFFSET_32, is_channels_last, needs_int64
+from tritonconv.layouts import MAX_OFFSET_32, flat, is_channels_last, needs_int64
 
 
 def strided(shape: tuple, stride: tuple) -> torch.Tensor:
@@ -55,3 +55,20 @@ def test_strides_say_channels_last(shape, stride, expected):
     if t.dim() == 4 and 0 not in shape:
         y = F.conv2d(t, torch.empty(2, shape[1], 1, 1), padding=1)
         assert is_channels_last(y) is expected
+
+
+def test_pixels_that_lie_evenly():
+    """As images of one pixel; of a batch of one only where the images of a larger one would lie so too."""
+
+    def found(t: torch.Tensor) -> tuple:
+        return (*flat(t).shape, *flat(t).stride()[:2])
+
+    planes = torch.empty(2, 3, 4, 5)
+    last = planes.contiguous(memory_format=torch.channels_last)
+    assert found(last) == (40, 3, 1, 1, 3, 1)
+    assert flat(planes) is planes
+    assert found(last[:1]) == (20, 3, 1, 1, 3, 1) and flat(planes[:1]).shape == (1, 3, 4, 5)
+    assert found(torch.empty(1).expand(2, 3, 4, 5)) == (40, 3, 1, 1, 0, 0)
+    assert found(torch.empty(2, 7, 5, 3)[:, :1].permute(0, 3, 1, 2)) == (2, 3, 1, 5, 105, 1)
+    assert found(torch.empty(2, 5, 3, 7)[..., :1].permute(0, 2, 3, 1)) == (10, 3, 1, 1, 21, 7)
+    assert flat(last[:, :, ::2]).shape == (2, 3, 2, 5)

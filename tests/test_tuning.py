@@ -12,6 +12,7 @@ from triton import next_power_of_2
 from tritonconv import tuning
 from tritonconv.checks import DTYPES
 from tritonconv.problems import conv_problem
+from tritonconv.tuning import choices
 
 GEMMS = ("implicit_gemm_forward", "implicit_gemm_dgrad", "implicit_gemm_wgrad")
 ARCHITECTURES = ("interpreter", "sm_80", "sm_90", "sm_100", "gfx942")
@@ -67,6 +68,17 @@ def test_a_product_has_large_tiles_unless_multiprocessors_stay_idle():
     assert sides(32 * 28 * 28, nchw=True) == (128, 64)
 
 
+def test_a_batch_has_the_tile_of_the_next(monkeypatch):
+    """Larger one, if there was any; one larger than all has its own."""
+    monkeypatch.setattr(choices, "_batches", {})
+
+    def tile(pixels: int, rows: int) -> int:
+        sizes = {"pixels": pixels, "C_in": 3}
+        return choices._as_a_larger_batch("implicit_gemm_forward", torch.empty(1, 1, 1), sizes, {"rows": rows})["rows"]
+
+    assert [tile(100, 32), tile(1000, 128), tile(500, 64), tile(100, 16), tile(1, 16)] == [32, 128, 128, 32, 32]
+
+
 def test_a_filter_gradient_has_tiles_that_its_channels_fill():
     """Three tiles of 64 × 128 for 192 channels on sm_80, where products take as long as loads; two of 128 on sm_90."""
     sizes = {"pixels": 10**5, "C_in": 128, "C_out": 192, "taps": 9}
@@ -76,9 +88,9 @@ def test_a_filter_gradient_has_tiles_that_its_channels_fill():
 
 def test_the_choice_of_sides_says_what_it_compared():
     x = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
-    with tuning.target("sm_90"), tuning.record_choices() as choices:
+    with tuning.target("sm_90"), tuning.record_choices() as made:
         tuning.pick("implicit_gemm_dgrad", x, pixels=25088, C_in=512, C_out=512, taps=9)
-    (sides,) = (choice for choice in choices if choice.about == "sides")
+    (sides,) = (choice for choice in made if choice.about == "sides")
     assert sides.chosen == (128, 128)
     assert sides.reason == (
         "1024 programs, 132 at once, take the fewest clocks for each element of depth "

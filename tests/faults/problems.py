@@ -210,7 +210,7 @@ LAYOUT = faults(
             "if t.shape[axis] != 1]",
             "tests/test_launch_path.py::test_another_batch_compiles_nothing",
         ),
-        ("if axis == 0 or t.shape[axis] != 1]", "]", "tests/test_blocks.py::test_several_blocks_of_pixels"),
+        ("if axis == 0 or t.shape[axis] != 1]", "]", "test_pixels_that_lie_evenly"),
         (
             "        return t\n    pixels",
             "        pass\n    pixels",

@@ -126,10 +126,18 @@ TILES = [
             ("_block(depth, 16, most", "_block(depth, 8, most", "test_tiles_are_legal"),
             ("[side] if side <= LEAST_SIDE", "[side] if side < LEAST_SIDE", SIDES),
             ("64 if nchw else 128", "128", SIDES),
-            ("programs_at_once or multiprocessors(x.device)", "132", "test_a_filter_gradient_has_tiles_that_its"),
-            ('most["BLOCK_K"], 1)', 'most["BLOCK_K"])', "test_a_filter_gradient_has_tiles_that_its"),
+            (
+                "programs_at_once or multiprocessors(x.device)",
+                "132",
+                "test_a_filter_gradient_has_tiles_that_its_channels_fill",
+            ),
+            ('most["BLOCK_K"], 1)', 'most["BLOCK_K"])', "test_a_filter_gradient_has_tiles_that_its_channels_fill"),
             ("(rows + columns) * x.element_size() / loaded)", "0)", "test_the_choice_of_sides_says_what_it_compared"),
-            ("max(rows * columns * slower / products, (", "max(0, (", "test_a_filter_gradient_has_tiles_that_its"),
+            (
+                "max(rows * columns * slower / products, (",
+                "max(0, (",
+                "test_a_filter_gradient_has_tiles_that_its_channels_fill",
+            ),
             ("next_power_of_2(pixels), C_in", "pixels, C_in", "test_the_choice_of_sides_says_what_it_compared"),
             (
                 "    if C_in < FLATTEN_BELOW:\n",
