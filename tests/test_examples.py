@@ -269,7 +269,7 @@ def test_bad_file_gets_one_line_and_exit_code_2(damage, tmp_path, capsys):
 def test_damaged_cache_gets_one_line_and_exit_code_2(tmp_path, capsys):
     mnist_data.cache_dir().mkdir(parents=True)
     (mnist_data.cache_dir() / TRAIN_IMAGES).write_bytes(idx_files()[TRAIN_IMAGES])
-    assert train_mnist.main(["--out", str(tmp_path / "out")]) == 2
+    assert train_mnist.main(["--device", "cpu", "--out", str(tmp_path / "out")]) == 2
     line = one_line(capsys.readouterr().err)
     assert TRAIN_IMAGES in line and "wrong SHA-256" in line
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import (
     ALGORITHMS,
+    TRIPLE_TF32,
     Case,
     assert_all_close_to_oracle,
     axes,
@@ -239,3 +240,20 @@ def test_random_pools(device, problem, channels_last):
     y.backward(dy)
     expected.backward(dy)
     assert math.prod(shape) == 0 or torch.equal(ours.grad, theirs.grad)
+
+
+def test_three_tf32_products_keep_the_bound_that_tests_allow():
+    """High parts rounded to the 11 bits of TF32, low parts cut to them: of a float32's last place, no more than that."""
+    x, w = (torch.randn(10**5) * 2.0 ** torch.randint(-9, 9, (10**5,)) for _ in range(2))
+
+    def parts(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def cut(t: torch.Tensor) -> torch.Tensor:
+            return (t.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+        high = cut((t.view(torch.int32) + 0x1000).view(torch.float32))
+        return high.double(), cut(t - high).double()
+
+    (x_high, x_low), (w_high, w_low) = parts(x), parts(w)
+    exact = x.double() * w.double()
+    off = (x_high * w_high + x_high * w_low + x_low * w_high - exact).abs() / (exact.abs() * 2**-23)
+    assert TRIPLE_TF32 / 3 < off.max() <= TRIPLE_TF32
