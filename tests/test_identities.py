@@ -243,7 +243,7 @@ def test_random_pools(device, problem, channels_last):
 
 
 def test_three_tf32_products_keep_the_bound_that_tests_allow():
-    """High parts rounded to the 11 bits of TF32, low parts cut to them: of a float32's last place, no more than that."""
+    """High parts rounded to the 11 bits of TF32, low parts cut to them; in units of a float32's last place."""
     x, w = (torch.randn(10**5) * 2.0 ** torch.randint(-9, 9, (10**5,)) for _ in range(2))
 
     def parts(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
