@@ -93,8 +93,8 @@ def test_the_choice_of_sides_says_what_it_compared():
     (sides,) = (choice for choice in made if choice.about == "sides")
     assert sides.chosen == (128, 128)
     assert sides.reason == (
-        "1024 programs, 132 at once, take the fewest clocks for each element of depth "
-        "(128x128: 105, 128x64: 158, 64x128: 158, 64x64: 210)"
+        "clocks for each element of depth: 105 by 128x128, 158 by 128x64, 158 by 64x128, 210 by 64x64; "
+        "132 programs at once"
     )
 
 

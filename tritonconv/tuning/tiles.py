@@ -161,24 +161,16 @@ def _gpu_product(
         return [side] if side <= LEAST_SIDE else [side, *halves(side // 2)]
 
     def time(sides: tuple[int, int]) -> float:
-        return triton.cdiv(programs(sides), at_once) * _clocks(x, *sides)
-
-    def programs(sides: tuple[int, int]) -> int:
-        return triton.cdiv(rows, sides[0]) * triton.cdiv(columns, sides[1])
+        programs = triton.cdiv(rows, sides[0]) * triton.cdiv(columns, sides[1])
+        return triton.cdiv(programs, at_once) * _clocks(x, *sides)
 
     candidates = list(itertools.product(halves(most["BLOCK_M"]), halves(_block(columns, 16, most["BLOCK_N"]))))
-    chosen = min(candidates, key=time)  # of equals the largest
-    others = ", ".join(f"{m}x{n}: {time((m, n)):.0f}" for m, n in candidates)
-    reason = (
-        f"{programs(chosen)} programs, {at_once} at once, take the fewest clocks for each element of depth ({others})"
-    )
-    BLOCK_M, BLOCK_N = because("sides", chosen, reason)
-    return most | {
-        "BLOCK_M": BLOCK_M,
-        "BLOCK_N": BLOCK_N,
-        "BLOCK_K": _block(depth, 16, most["BLOCK_K"]),
-        "num_warps": 4,
-    }
+    BLOCK_M, BLOCK_N = chosen = min(candidates, key=time)  # of equals the largest
+    if len(candidates) > 1:
+        clocks = ", ".join(f"{time(sides):.0f} by {sides[0]}x{sides[1]}" for sides in candidates)
+        because("sides", chosen, f"clocks for each element of depth: {clocks}; {at_once} programs at once")
+    sides = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": _block(depth, 16, most["BLOCK_K"])}
+    return most | sides | {"num_warps": 4}
 
 
 def _gpu_forward(
