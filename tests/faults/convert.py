@@ -339,8 +339,10 @@ CONVOLUTIONS = faults(
                 ("activation=activation,\n", "activation=None,\n"),
                 ("norm.running_var + norm.eps", "norm.running_var"),
                 ("scale if norm.weight is None else scale * norm.weight", "scale"),
-                ("else bias - norm.running_mean) * scale", "else bias - norm.running_mean)"),
-                ("bias if norm.bias is None else bias + norm.bias", "bias"),
+                ("else norm.running_mean - bias", "else norm.running_mean"),
+                ("addcmul(norm.bias, mean, scale,", "addcmul(norm.bias, mean, torch.ones_like(scale),"),
+                ("-mean * scale if", "-mean if"),
+                ("torch.addcmul(norm.bias, mean, scale, value=-1)", "-mean * scale"),
             )
         ),
         (

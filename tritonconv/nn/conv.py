@@ -65,8 +65,8 @@ class _Conv(_Convolution):
         if norm is not None:
             scale = torch.rsqrt(norm.running_var + norm.eps)
             scale = scale if norm.weight is None else scale * norm.weight
-            bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
-            bias = bias if norm.bias is None else bias + norm.bias
+            mean = norm.running_mean if bias is None else norm.running_mean - bias
+            bias = -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
         if pool is not None:
             window = sliding(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         return convolve(
