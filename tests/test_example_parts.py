@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -20,11 +21,15 @@ import checkpoint
 import distributed
 import figures
 import mnist_data
+import networks
 import results
 import train_mnist
 import training
 
+import tritonconv
+
 CPU = torch.device("cpu")
+EXAMPLES = Path(networks.__file__).parent
 
 
 def digits(train: int = 12, test: int = 10) -> mnist_data.Digits:
@@ -388,3 +393,62 @@ def test_metrics_hold_what_the_run_saw(tmp_path, monkeypatch):
     assert metrics["epochs"] == run.progress.epochs and metrics["test_accuracy"] == 0.75
     assert metrics["digits"] == {"source": "made up", "train": 12, "test": 4}
     assert metrics["args"] == {"out": str(tmp_path), "seed": 7, "lr": 0.005, "data_dir": None}
+
+
+# --- networks ---
+
+PARAMETERS = {
+    **{"mnist-cnn3": 370_454, "mnist-conv1": 31_450, "mnist-dropout": 1_199_882, "lenet-1995": 61_706},
+    **{"nielsen-1": 289_630, "nielsen-2": 85_670, "nielsen-relu": 85_670, "nielsen-final": 95_770},
+    **{"fashion-cnn": 1_677_674, "emnist-double": 448_330, "mnist1d-cnn": 2_050, "mnist1d-mlp": 59_065},
+    "vgg16": 138_357_544,
+}
+
+
+def image_of(name: str) -> tuple[int, ...]:
+    return (3, 224, 224) if name == "vgg16" else (1, 40) if name.startswith("mnist1d") else (1, 28, 28)
+
+
+EVEN = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch's own layer
+
+
+@EVEN
+def test_networks_have_the_parameters_of_the_table():
+    with torch.device("meta"):
+        models = {name: make() for name, make in networks.NETWORKS.items()}
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    assert counts == PARAMETERS
+    for name, model in models.items():
+        scores = model.eval()(torch.empty(2, *image_of(name), device="meta"))
+        assert scores.shape == (2, 1000 if name == "vgg16" else 10), name
+
+
+@EVEN
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "vgg16"])
+def test_a_networks_step_on_our_layers_is_torchs(name):
+    """Scores and all gradients, training with dropout switched off; no layer of torch's that we have is left."""
+    torch.manual_seed(0)
+    theirs = networks.NETWORKS[name]().double()
+    for layer in theirs:
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    ours = copy.deepcopy(theirs)
+    tritonconv.convert(ours, fuse=True)
+    kinds = {type(layer) for layer in ours if type(layer).__module__.startswith("torch.nn")}
+    assert not any(kind.__name__.startswith(("Conv", "MaxPool", "AvgPool", "ReLU")) for kind in kinds), kinds
+    images, labels = torch.rand(6, *image_of(name), dtype=torch.float64), torch.arange(6)
+    for model in (theirs, ours):
+        cross_entropy(model(images), labels).backward()
+    torch.testing.assert_close(ours(images), theirs(images))
+    torch.testing.assert_close([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()])
+
+
+def test_the_lesson_is_short_and_has_no_flags():
+    text = (EXAMPLES / "mnist.py").read_text()
+    assert len(text.splitlines()) <= 60 and "argv" not in text and "argparse" not in text
+
+
+@pytest.mark.slow
+def test_the_lesson_learns():
+    run = subprocess.run([sys.executable, EXAMPLES / "mnist.py"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
