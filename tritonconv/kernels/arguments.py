@@ -10,7 +10,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.kernels import grid
 from tritonconv.kernels.epilogue import Epilogue
-from tritonconv.layouts import flat, needs_int64
+from tritonconv.layouts import needs_int64
 from tritonconv.problems import ConvProblem, PoolProblem
 
 
@@ -26,10 +26,9 @@ def convolution(problem: ConvProblem) -> dict[str, Any]:
     }
 
 
-def pixels(dy: torch.Tensor) -> dict[str, Any]:
-    """Of a gradient whose pixels a kernel counts through: itself, how many images it has, and their size."""
-    dy = flat(dy)
-    return {"dy_ptr": dy, "dy_stride": grid.strides(dy), "dy_N": dy.shape[0], "dy_size": grid.three(dy.shape[2:])}
+def images(dy: torch.Tensor) -> dict[str, Any]:
+    """How many images a gradient has whose pixels a kernel counts through, and their size."""
+    return {"dy_N": dy.shape[0], "dy_size": grid.three(dy.shape[2:])}
 
 
 def epilogue(problem: ConvProblem, then: Epilogue) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands, pixels
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, operands
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
+from tritonconv.layouts import flat
 from tritonconv.problems import ConvProblem
 
 
@@ -285,15 +286,16 @@ def direct_wgrad(
     dy: torch.Tensor, x: torch.Tensor, dw: torch.Tensor, db: torch.Tensor | None, problem: ConvProblem
 ) -> None:
     """Fill dw, and db where it is given."""
-    count = problem.N * math.prod(problem.output_size)
-    tile = tuning.pick("direct_wgrad", dy, problem, pixels=count, channels=problem.C_out)
+    pixels = problem.N * math.prod(problem.output_size)
+    tile = tuning.pick("direct_wgrad", dy, problem, pixels=pixels, channels=problem.C_out)
     channel_blocks = triton.cdiv(problem.C_out, tile["BLOCK_N"])
     filters = problem.taps * problem.C_in // problem.groups
-    splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(count, tile["BLOCK_M"]))
+    splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
     partial = partial_sums(splits, dw, db)
+    dy = flat(dy)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | pixels(dy) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | images(dy) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         ACC=accumulator(dy),

@@ -23,10 +23,11 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, operands, pixels
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, operands
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.relayout import product_operand
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
+from tritonconv.layouts import flat
 from tritonconv.problems import ConvProblem
 
 
@@ -335,19 +336,20 @@ def implicit_gemm_wgrad(
 ) -> None:
     """Fill dw, and db where it is given."""
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
-    count = problem.N * math.prod(problem.output_size)
+    pixels = problem.N * math.prod(problem.output_size)
     dy, x = product_operand(dy, problem), product_operand(x, problem)
-    tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=count, C_in=C_in, C_out=C_out, taps=problem.taps)
+    tile = tuning.pick("implicit_gemm_wgrad", dy, problem, pixels=pixels, C_in=C_in, C_out=C_out, taps=problem.taps)
     if tile["FLATTEN_TAPS"]:
         blocks_n = triton.cdiv(problem.taps * C_in, tile["BLOCK_N"])
     else:
         blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
-    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(count, tile["BLOCK_K"]))
+    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
     partial = partial_sums(splits, dw, db)
+    dy = flat(dy)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | pixels(dy) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | images(dy) | partial.pointers(),
         **convolution(problem),
         steps=steps,
         BLOCKS_M=blocks_m,
