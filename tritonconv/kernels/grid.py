@@ -251,14 +251,21 @@ def reach_product(ptr, rows, start, shift, columns, size, stride, WINDOW: tl.con
 
 
 @jit
+def _within(place, size):
+    """0 ≤ place < size in one comparison: without a sign a negative place is a large one."""
+    UNSIGNED: tl.constexpr = tl.uint64 if place.dtype == tl.int64 else tl.uint32
+    return place.to(UNSIGNED, bitcast=True) < size
+
+
+@jit
 def inside(position, size, valid, WINDOW: tl.constexpr):
     """`valid` where the position, reached by the window, lies in the image."""
     if WINDOW[LEAVES][0]:
-        valid = valid & (position[0] >= 0) & (position[0] < size[0])
+        valid = valid & _within(position[0], size[0])
     if WINDOW[LEAVES][1]:
-        valid = valid & (position[1] >= 0) & (position[1] < size[1])
+        valid = valid & _within(position[1], size[1])
     if WINDOW[LEAVES][2]:
-        valid = valid & (position[2] >= 0) & (position[2] < size[2])
+        valid = valid & _within(position[2], size[2])
     return valid
 
 
@@ -268,13 +275,13 @@ def inside_product(start, shift, size, valid, WINDOW: tl.constexpr):
     valid = valid[:, None]
     if WINDOW[LEAVES][0]:
         d = start[0][:, None] + shift[0][None, :]
-        valid = valid & (d >= 0) & (d < size[0])
+        valid = valid & _within(d, size[0])
     if WINDOW[LEAVES][1]:
         h = start[1][:, None] + shift[1][None, :]
-        valid = valid & (h >= 0) & (h < size[1])
+        valid = valid & _within(h, size[1])
     if WINDOW[LEAVES][2]:
         w = start[2][:, None] + shift[2][None, :]
-        valid = valid & (w >= 0) & (w < size[2])
+        valid = valid & _within(w, size[2])
     return valid
 
 
@@ -328,9 +335,9 @@ def _axis_window(position, tap, size, valid, WINDOW: tl.constexpr, AXIS: tl.cons
         inside = position + (WINDOW[PADDING][AXIS] - tap * WINDOW[DILATION][AXIS])
         window = inside // WINDOW[STRIDE][AXIS]
         if EXACT:
-            valid = valid & (inside >= 0) & (window * WINDOW[STRIDE][AXIS] == inside) & (window < size)
+            valid = valid & _within(window, size) & (window * WINDOW[STRIDE][AXIS] == inside)
         else:
-            valid = valid & (window >= 0) & (window < size)
+            valid = valid & _within(window, size)
     return window, valid
 
 
@@ -362,7 +369,7 @@ def _covering_tap(position, window, size, valid, WINDOW: tl.constexpr, AXIS: tl.
     """The tap of a window that lies at `position` on one axis, and whether there are such a window and such a tap."""
     inside = position + WINDOW[PADDING][AXIS] - window * WINDOW[STRIDE][AXIS]
     tap = inside // WINDOW[DILATION][AXIS]
-    valid = valid & (window >= 0) & (window < size)
+    valid = valid & _within(window, size)
     return tap, valid & (tap < WINDOW[SIZE][AXIS]) & (tap * WINDOW[DILATION][AXIS] == inside)
 
 
