@@ -429,10 +429,8 @@ def outcome(out: Path) -> tuple[dict, dict]:
     ("module", "name", "count", "backend"),
     [
         ("os", "replace", 1, "torch"),  # before the first checkpoint is in place
-        # at the end of the first epoch, its checkpoint not in place yet
-        pytest.param("os", "replace", 3, "torch", marks=pytest.mark.slow),
-        # within the first epoch, before any checkpoint of its steps
-        pytest.param("train_mnist", "train_step", 3, "torch", marks=pytest.mark.slow),
+        ("os", "replace", 3, "torch"),  # at the end of the first epoch, its checkpoint not in place yet
+        ("train_mnist", "train_step", 3, "torch"),  # within the first epoch, before any checkpoint of its steps
         ("results", "write", 1, "torch"),
         ("train_mnist", "train_step", STEPS + 4, "triton"),  # within the second epoch, past a checkpoint
     ],

@@ -65,18 +65,19 @@ def test_a_product_has_large_tiles_unless_multiprocessors_stay_idle():
     assert sides(32 * 7 * 7) == (128, 64)  # 64 programs of the largest, for 132 multiprocessors
     assert sides(7 * 7) == (64, 64)
     assert sides(32 * 28 * 28, pooled=True) == (64, 64)
-    assert sides(32 * 28 * 28, nchw=True) == (128, 64)
+    assert sides(32 * 28 * 28, crowded=True) == (128, 64)
 
 
-def test_a_batch_has_the_tile_of_the_next(monkeypatch):
-    """Larger one, if there was any; one larger than all has its own."""
+def test_a_batch_has_the_tile_of_another(monkeypatch):
+    """Of the least that is larger, or an eighth of it or more; one larger than that has its own."""
     monkeypatch.setattr(choices, "_batches", {})
 
     def tile(pixels: int, rows: int) -> int:
         sizes = {"pixels": pixels, "C_in": 3}
-        return choices._as_a_larger_batch("implicit_gemm_forward", torch.empty(1, 1, 1), sizes, {"rows": rows})["rows"]
+        return choices._as_another_batch("implicit_gemm_forward", torch.empty(1, 1, 1), sizes, {"rows": rows})["rows"]
 
-    assert [tile(100, 32), tile(1000, 128), tile(500, 64), tile(100, 16), tile(1, 16)] == [32, 128, 128, 32, 32]
+    asked = [(100, 32), (800, 64), (801, 128), (500, 64), (6408, 256), (6409, 512), (100, 16), (1, 16)]
+    assert [tile(*each) for each in asked] == [32, 32, 128, 32, 128, 512, 32, 32]
 
 
 def test_a_filter_gradient_has_tiles_that_its_channels_fill():

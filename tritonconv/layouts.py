@@ -1,7 +1,7 @@
 """How a tensor lies in memory: its memory format by torch's rules, and whether offsets into it leave 32 bits."""
 
 import itertools
-import math
+from collections.abc import Iterable
 
 import torch
 
@@ -34,14 +34,22 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
     return True
 
 
+def step_over(t: torch.Tensor, axes: Iterable[int]) -> int | None:
+    """Elements from one to the next along these axes, as if they were one; None where they are not evenly apart."""
+    # a batch of one too goes by its stride: it would otherwise be a case of its own, in NCHW
+    axes = [axis for axis in axes if axis == 0 or t.shape[axis] != 1]
+    if any(t.stride(a) != t.stride(b) * t.shape[b] for a, b in itertools.pairwise(axes)):
+        return None
+    return t.stride(axes[-1]) if axes else 1
+
+
 def flat(t: torch.Tensor) -> torch.Tensor:
     """The pixels of images as images of one, where they lie evenly: to find one then takes no division. Else `t`."""
-    # a batch of one too goes by its stride: it would otherwise be a case of its own, in NCHW
-    axes = [axis for axis in (0, *range(2, t.dim())) if axis == 0 or t.shape[axis] != 1]
-    if any(t.stride(a) != t.stride(b) * t.shape[b] for a, b in itertools.pairwise(axes)):
+    step = step_over(t, (0, *range(2, t.dim())))
+    if step is None:
         return t
-    pixels, C = math.prod(t.shape[axis] for axis in axes), t.shape[1]
-    return t.as_strided((pixels, C, *(1,) * (t.dim() - 2)), (t.stride(axes[-1]), t.stride(1), *(0,) * (t.dim() - 2)))
+    pixels, ones, zeros = t.numel() // max(t.shape[1], 1), (1,) * (t.dim() - 2), (0,) * (t.dim() - 2)
+    return t.as_strided((pixels, t.shape[1], *ones), (step, t.stride(1), *zeros))
 
 
 def storage(t: torch.Tensor) -> int:

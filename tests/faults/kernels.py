@@ -13,6 +13,7 @@ OFFSETS = "tests/test_ops.py::test_offsets_look_at_every_tensor"
 
 BLOCKED = f"{BLOCKS}::test_several_blocks_of_pixels"
 BATCH = f"{LAUNCHED}_another_batch_compiles_nothing"
+ANOTHER = "tests/test_tuning.py::test_a_batch_has_the_tile_of_another"
 
 GRID = faults(
     "tritonconv/kernels/grid.py",
@@ -420,7 +421,7 @@ OTHERS = [
             ("mask=offs < filters)", "mask=valid)", "test_tiles_of_a_gpu"),
             ("(offs - filters), acc", "offs, acc", "test_tiles_of_a_gpu"),
             ("        n, pixel = grid.advance(n, pixel, by, size)\n", "", BLOCKED),
-            ("first * PIXELS + tl.arange", "tl.arange", "test_tiles_of_a_gpu"),
+            ("block_of_pixels(first * PIXELS, size", "block_of_pixels(first * 0, size", "test_tiles_of_a_gpu"),
             ("whole[:, filters:]", "whole", "test_tiles_of_a_gpu"),
         ],
     ),
@@ -445,8 +446,8 @@ RELAID = [
             ("(offs_m < pixels)[:, None] & ", "", COPIED),
             (" & (offs_n < C)[None, :]", "", COPIED),
             ("y_ptr + n * pixels * C +", "y_ptr +", COPIED),
-            ("if t.stride(1) == 1 or not is_dense or", "if not is_dense or", NOT_COPIED),
-            ("t.stride(1) == 1 or not is_dense or", "t.stride(1) == 1 or", NOT_COPIED),
+            ("if t.stride(1) == 1 or step is None or", "if step is None or", NOT_COPIED),
+            ("t.stride(1) == 1 or step is None or", "t.stride(1) == 1 or", NOT_COPIED),
             ("min(problem.C_in, problem.C_out) // problem.groups", "problem.C_out", COPIED),
         ],
     ),
@@ -457,12 +458,9 @@ RELAID = [
             ("dtype.itemsize != 2 or", "", f"{CONV}::test_tiles_of_a_gpu tests/test_explain.py", "float32 is copied"),
             ("channels < CHANNELS_LAST_FROM or", "", COPIED),
             (' or architecture(device) == "interpreter":', ":", NOT_COPIED),
-            ("for each, pixels in seen.items() if pixels >= sizes", "for each, pixels in () if pixels >= sizes", BATCH),
-            (
-                "dict(min(larger)[1])",
-                "dict(max(larger)[1])",
-                "tests/test_tuning.py::test_a_batch_has_the_tile_of_the_next",
-            ),
+            ("if BATCHES_ALIKE * pixels >= sizes", "if pixels >= sizes", BATCH),
+            ("BATCHES_ALIKE * pixels >= sizes", "BATCHES_ALIKE * pixels > sizes", ANOTHER),
+            ("dict(min(near)[1])", "dict(max(near)[1])", ANOTHER),
             ('if name != "pixels")', "if True)", BATCH),
         ],
     ),

@@ -125,7 +125,7 @@ TILES = [
             ("_block(columns, 16, most", "_block(columns, 8, most", "test_tiles_are_legal"),
             ("_block(depth, 16, most", "_block(depth, 8, most", "test_tiles_are_legal"),
             ("[side] if side <= LEAST_SIDE", "[side] if side < LEAST_SIDE", SIDES),
-            ("64 if nchw else 128", "128", SIDES),
+            ("64 if crowded else 128", "128", SIDES),
             (
                 "programs_at_once or multiprocessors(x.device)",
                 "132",

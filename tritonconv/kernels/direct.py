@@ -208,11 +208,9 @@ def direct_wgrad_kernel(
         steps_w = steps * (filters < FILTERS)
         valid_w = valid_k & (filters < FILTERS)
 
-    offs_m = split * steps * BLOCK_M + tl.arange(0, BLOCK_M)
-    n, pixel = grid.unravel(offs_m, out_size)
-    n_dy, pixel_dy = grid.unravel(offs_m, dy_size)
-    by = grid.unravel(tl.full((), BLOCK_M, tl.int32), out_size)
-    by_dy = grid.unravel(tl.full((), BLOCK_M, tl.int32), dy_size)
+    first = split * steps * BLOCK_M
+    n, pixel, by = grid.block_of_pixels(first, out_size, BLOCK_M)
+    n_dy, pixel_dy, by_dy = grid.block_of_pixels(first, dy_size, BLOCK_M)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)  # added up after the loop: between threads once
     for _step in range(steps_w):
         dy_ptrs = grid.tile(dy_ptr, dy_stride, n_dy, pixel_dy, k)

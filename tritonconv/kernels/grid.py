@@ -106,6 +106,13 @@ def unravel(offs, size):
 
 
 @jit
+def block_of_pixels(first, size, BLOCK: tl.constexpr):
+    """(n, position) of BLOCK positions from number `first` on, and what `advance` moves them to the next block by."""
+    n, position = unravel(first + tl.arange(0, BLOCK), size)
+    return n, position, unravel(tl.full((), BLOCK, tl.int32), size)
+
+
+@jit
 def _moved(place, by, size):
     """A place on one axis, moved on by less than the axis's size, and what that carries over to the axis before."""
     place += by

@@ -241,11 +241,9 @@ def implicit_gemm_wgrad_kernel(
         steps_w = steps * (pid_n < BLOCKS_N)
         valid_n = valid_n & (pid_n < BLOCKS_N)
 
-    offs_k = split * steps * BLOCK_K + tl.arange(0, BLOCK_K)
-    n, pixel = grid.unravel(offs_k, out_size)
-    n_dy, pixel_dy = grid.unravel(offs_k, dy_size)
-    by = grid.unravel(tl.full((), BLOCK_K, tl.int32), out_size)
-    by_dy = grid.unravel(tl.full((), BLOCK_K, tl.int32), dy_size)
+    first = split * steps * BLOCK_K
+    n, pixel, by = grid.block_of_pixels(first, out_size, BLOCK_K)
+    n_dy, pixel_dy, by_dy = grid.block_of_pixels(first, dy_size, BLOCK_K)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for _step in range(steps_w):
         rows, columns = k * dy_stride[1], n_dy * dy_stride[0] + grid.offset(pixel_dy, dy_stride)
@@ -286,7 +284,14 @@ def implicit_gemm_forward(
     C_in, C_out = problem.C_in // problem.groups, problem.C_out // problem.groups
     pixels = problem.N * math.prod(y.shape[2:])
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
-    sizes |= {"pooled": then.pool is not None, "residual": then.residual is not None, "nchw": y.stride(1) != 1}
+    is_added = then.residual is not None
+    is_curved = then.activation is not None and then.activation.curvature is not None
+    # registers go to pointers, where each element of a tile is stored by its own, and to what follows the sum
+    sizes |= {
+        "pooled": then.pool is not None,
+        "residual": is_added,
+        "crowded": is_added or is_curved or y.stride(1) != 1,
+    }
     x, w = product_operand(x, problem), product_operand(w, problem)
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
     if tile["FLATTEN_TAPS"]:
@@ -316,7 +321,8 @@ def implicit_gemm_dgrad(
     phases, size = grid.phases(problem), grid.phase_size(problem)
     dy, w = product_operand(dy, problem), product_operand(w, problem)
     pixels = problem.N * math.prod(size)
-    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "nchw": dx.stride(1) != 1}
+    crowded = dx.stride(1) != 1 or dx.dtype != dy.dtype  # a pointer for each element, or elements that are wider
+    sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "crowded": crowded}
     tile = tuning.pick("implicit_gemm_dgrad", dy, problem, **sizes)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])

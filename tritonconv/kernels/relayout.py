@@ -15,6 +15,7 @@ from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
 from tritonconv.kernels.arguments import offsets
+from tritonconv.layouts import step_over
 from tritonconv.problems import ConvProblem
 
 
@@ -42,9 +43,9 @@ def relayout_kernel(
 
 def product_operand(t: torch.Tensor, problem: ConvProblem) -> torch.Tensor:
     """An image (N, C, H, W), or a filter, as a matrix product reads it best: itself, or a copy in channels_last."""
-    is_dense = all(t.stride(i) == t.stride(i + 1) * t.shape[i + 1] for i in range(2, t.dim() - 1))
+    step = step_over(t, range(2, t.dim()))
     channels = min(problem.C_in, problem.C_out) // problem.groups
-    if t.stride(1) == 1 or not is_dense or not tuning.reads_channels_last(t.device, t.dtype, channels):
+    if t.stride(1) == 1 or step is None or not tuning.reads_channels_last(t.device, t.dtype, channels):
         return t
     N, C, *size = t.shape
     pixels = math.prod(size)
@@ -53,7 +54,7 @@ def product_operand(t: torch.Tensor, problem: ConvProblem) -> torch.Tensor:
     # one program: BLOCK_M pixels of an image × BLOCK_N channels
     relayout_kernel[(N * triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C, tile["BLOCK_N"]),)](
         x_ptr=t,
-        x_stride=(t.stride(0), t.stride(1), t.stride(-1)),
+        x_stride=(t.stride(0), t.stride(1), step),
         y_ptr=copy,
         C=C,
         pixels=pixels,

@@ -43,8 +43,7 @@ def sum_pixels(
 ):
     """dy of channels k, (BLOCK,), added up over `steps` blocks of PIXELS pixels from block `first`: a bias gradient."""
     total = tl.zeros((PIXELS, BLOCK), ACC)
-    n, pixel = grid.unravel(first * PIXELS + tl.arange(0, PIXELS), size)
-    by = grid.unravel(tl.full((), PIXELS, tl.int32), size)
+    n, pixel, by = grid.block_of_pixels(first * PIXELS, size, PIXELS)
     for _step in range(steps):
         dy_ptrs = grid.tile(dy_ptr, dy_stride, n, pixel, k)
         total += tl.load(dy_ptrs, mask=(n < N)[:, None] & valid_k[None, :], other=0.0).to(ACC)

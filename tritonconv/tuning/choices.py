@@ -30,6 +30,11 @@ DIRECT_BELOW = 8
 CHANNELS_LAST_FROM = 16
 
 
+# A batch of up to so many times the pixels of another of its layer has that one's tile: a larger one would be a third
+# faster at most (docs/tiles.md), and takes seconds to compile.
+BATCHES_ALIKE = 8
+
+
 class _Table(dict[Key, Tile]):
     """Tuned choices. The number changes whenever they do."""
 
@@ -103,21 +108,22 @@ def pick(operator: str, x: torch.Tensor, problem: ConvProblem | PoolProblem | No
         return because("tile", choice, "the fastest that autotune measured", asked)
     tile, reason = built_in(operator, x, **sizes)
     if "pixels" in sizes and current_target() is None and architecture(x.device) != "interpreter":
-        tile = _as_a_larger_batch(operator, x, sizes, tile)
+        tile = _as_another_batch(operator, x, sizes, tile)
     return because("tile", tile, reason, asked)
 
 
-def _as_a_larger_batch(operator: str, x: torch.Tensor, sizes: Mapping[str, int], tile: Tile) -> Tile:
-    """The tile that a larger batch of the layer got, the least of those: an epoch's last batch compiles nothing new.
+def _as_another_batch(operator: str, x: torch.Tensor, sizes: Mapping[str, int], tile: Tile) -> Tile:
+    """The tile of another batch of the layer, a larger one or one that is not far smaller: then nothing is compiled.
 
-    No result depends on it: the tiles of a layer differ in how they share out the output, not in how they sum.
+    An epoch's last batch is smaller, and a test's may be larger. No result depends on it: the tiles of a layer differ
+    in how they share out the output, not in how they sum.
     """
     others = (size for name, size in sizes.items() if name != "pixels")
     layer = (operator, x.device, x.dtype, x.stride(1) == 1, dot_precision(x), *others)
-    seen = _batches.setdefault(layer, {})  # most pixels of each tile
-    larger = [(pixels, each) for each, pixels in seen.items() if pixels >= sizes["pixels"]]
-    if larger:
-        return dict(min(larger)[1])
+    seen = _batches.setdefault(layer, {})  # pixels that each tile was chosen for
+    near = [(pixels, each) for each, pixels in seen.items() if BATCHES_ALIKE * pixels >= sizes["pixels"]]
+    if near:
+        return dict(min(near)[1])
     seen[tuple(tile.items())] = sizes["pixels"]
     return tile
 

@@ -122,11 +122,8 @@ RATES = {"sm_80": (1024, 47), "sm_90": (2048, 39), "sm_100": (4096, 39), "gfx942
 LEAST_SIDE = 64
 
 
-def _gpu_limits(x: torch.Tensor, nchw: int = False) -> Tile:
-    """The largest GEMM tile of a dtype that `bench.codegen` shows without a spill in its loop; of an output in `nchw`.
-
-    There each element is stored by a pointer of its own: of 128 columns, after up to 2,000 spills.
-    """
+def _gpu_limits(x: torch.Tensor, crowded: int = False) -> Tile:
+    """The largest GEMM tile of a dtype that `bench.codegen` shows without a spill; `crowded`: by its epilogue."""
     arch = architecture(x.device)
     if x.dtype == torch.float64:
         rows, columns, depth, stages = 32, 32, 16, 2
@@ -136,7 +133,7 @@ def _gpu_limits(x: torch.Tensor, nchw: int = False) -> Tile:
         depth = 16 if is_triple and arch != "sm_90" else 32
         rows, columns, stages = 64 if is_triple and arch != "sm_100" else 128, 64, 3
     else:
-        rows, columns, depth, stages = 128, 64 if nchw else 128, 64 if arch == "sm_90" else 32, 3
+        rows, columns, depth, stages = 128, 64 if crowded else 128, 64 if arch == "sm_90" else 32, 3
     return {"BLOCK_M": rows, "BLOCK_N": columns, "BLOCK_K": depth, "num_stages": stages}
 
 
@@ -181,9 +178,9 @@ def _gpu_forward(
     taps: int,
     pooled: bool,
     residual: int = False,
-    nchw: int = False,
+    crowded: int = False,
 ) -> Tile:
-    most = _gpu_limits(x, nchw)
+    most = _gpu_limits(x, crowded)
     if pooled:  # the running maximum and its argmax take registers beside the accumulator
         columns = 32 if x.dtype == torch.float32 else 64
         most |= {"BLOCK_M": min(most["BLOCK_M"], 64), "BLOCK_N": min(most["BLOCK_N"], columns)}
@@ -197,8 +194,8 @@ def _gpu_forward(
     return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, next_power_of_2(pixels), C_out, reduced)}
 
 
-def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, nchw: int = False) -> Tile:
-    return _gpu_product(x, _gpu_limits(x, nchw), next_power_of_2(pixels), C_in, C_out)
+def _gpu_dgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int, crowded: int = False) -> Tile:
+    return _gpu_product(x, _gpu_limits(x, crowded), next_power_of_2(pixels), C_in, C_out)
 
 
 def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -> Tile:
