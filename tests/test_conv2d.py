@@ -54,7 +54,7 @@ def check(c: Case, algorithm: str, tensors: list, dy: torch.Tensor) -> dict[str,
     theirs = value_and_gradients(peer(c), tensors, dy)
     oracle = value_and_gradients(reference(c), double(tensors), *double([dy]))
     scale = value_and_gradients(reference(c), magnitudes(tensors), *magnitudes([dy]))
-    assert_all_close_to_oracle(ours, theirs, oracle, scale)
+    assert_all_close_to_oracle(algorithm, ours, theirs, oracle, scale)
     return ours
 
 
@@ -109,7 +109,7 @@ def check_transposed(
     theirs = value_and_gradients(peer, tensors, dy)
     truth = value_and_gradients(oracle, double(tensors), *double([dy]))
     scale = value_and_gradients(oracle, magnitudes(tensors), *magnitudes([dy]))
-    assert_all_close_to_oracle(found, theirs, truth, scale)
+    assert_all_close_to_oracle(algorithm, found, theirs, truth, scale)
     return found
 
 

@@ -192,7 +192,7 @@ def test_random_convolutions(device, c, algorithm):
         for prepare in (double, magnitudes)
     )
     ours = value_and_gradients(lambda *t: TF.conv2d(*t, **c.arguments, algorithm=algorithm), tensors)
-    assert_all_close_to_oracle(ours, truth, truth, scale)
+    assert_all_close_to_oracle(algorithm, ours, truth, truth, scale)
 
 
 @given(c=cases())
