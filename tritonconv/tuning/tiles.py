@@ -205,7 +205,10 @@ def _gpu_wgrad(x: torch.Tensor, pixels: int, C_in: int, C_out: int, taps: int) -
     if architecture(x.device) == "sm_100":  # 2 spills
         most |= {"BLOCK_N": min(most["BLOCK_N"], 64)}
     columns = C_in * taps if flatten else C_in
-    return {"FLATTEN_TAPS": flatten, **_gpu_product(x, most, C_out, columns, most["BLOCK_K"], 1)}
+    tile = _gpu_product(x, most, C_out, columns, most["BLOCK_K"], 1)
+    if x.element_size() == 2 and tile["BLOCK_M"] * tile["BLOCK_N"] <= LEAST_SIDE**2:
+        tile |= {"BLOCK_K": 64}  # a small tile has registers for it: a seventh fewer instructions a product on sm_80
+    return {"FLATTEN_TAPS": flatten, **tile}
 
 
 def _gpu_pixels(x: torch.Tensor, pixels: int, channels: int, **_: int) -> Tile:
