@@ -52,7 +52,7 @@ def steps(folder: Path, data: Path | None, processes: int) -> list[Step]:
     tests = (python, "-m", "pytest", "-v", "-n", str(processes), "-p", "no:cacheprovider")
     kernels = tuple(f"tests/test_{name}.py" for name in KERNELS)
     train = (
-        "examples/train_mnist.py",
+        *("-m", "examples.train", "mnist-cnn3"),
         "--epochs",
         "2",
         "--limit",

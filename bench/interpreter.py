@@ -2,8 +2,8 @@
 
     python -m bench.interpreter [steps] [epoch] [example] [--only TEXT] [--tiles N ...] [--data-dir DIR] [--json FILE]
 
-steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples/train_mnist.py,
-tests included. example: README's first command after installation. The first call on new sizes is told apart: it is
+steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples.train,
+tests included. example: its run of mnist-cnn3 as it is by default on a CPU. The first call on new sizes is told apart: it is
 interpreted and recorded; the others replay the records. --tiles measures steps with tiles of at most so many elements,
 each in the place of tuning's INTERPRETER_TILE, which is chosen by it. OMP_WAIT_POLICY is passive unless the environment
 says otherwise: torch's threads else keep the cores busy while they wait, and ours are late.
@@ -38,7 +38,8 @@ from tests.networks import NETWORKS
 from tritonconv import interpreter
 from tritonconv.tuning import tiles
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mnist.py"
+ROOT = Path(__file__).parent.parent
+EXAMPLE = (sys.executable, "-m", "examples.train", "mnist-cnn3", "--device", "cpu")
 WORKS = ("steps", "epoch", "example")
 Shape = tuple[int, ...]
 # what is trained for a step, by name: a network and the shape of its input
@@ -112,18 +113,19 @@ def measure_step(work: str, repeats: int) -> Measured:
 
 
 def measure_training(work: str, options: list[str]) -> Measured:
-    """examples/train_mnist.py with our layers and with torch's, each in a process of its own, start to end."""
+    """examples.train with our layers and with torch's, each in a process of its own, start to end."""
     accuracy, seconds = [], []
-    for backend in ("triton", "torch"):
+    for layers in ("ours", "torch"):
         with tempfile.TemporaryDirectory() as out:
             took: list[float] = []
             with stopwatch(took):
                 subprocess.run(
-                    [sys.executable, str(EXAMPLE), "--device", "cpu", "--backend", backend, "--out", out, *options],
+                    [*EXAMPLE, "--layers", layers, "--out", out, *options],
+                    cwd=ROOT,
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )
-            accuracy.append(json.loads((Path(out) / "metrics.json").read_text())["test_accuracy"])
+            accuracy.append(json.loads((Path(out) / "seed-0" / "metrics.json").read_text())["test_accuracy"])
         seconds.append(took)
     return Measured(work, torch.get_num_threads(), seconds[0], seconds[1], accuracy=accuracy)
 
@@ -188,10 +190,10 @@ def main(argv: list[str] | None = None) -> None:
             measured.append(dataclasses.replace(measure_step(work, args.repeats), tile=tile))
     tiles.INTERPRETER_TILE = default
     if "epoch" in works:
-        options = ["--data-dir", str(args.data_dir), "--limit", "60000", "--epochs", "1"]
+        options = ["--data-dir", str(args.data_dir.resolve()), "--limit", "60000", "--epochs", "1", "--validation", "0"]
         measured.append(measure_training("one epoch of 60,000 digits", options))
     if "example" in works:
-        measured.append(measure_training("README's first command, installed", []))
+        measured.append(measure_training("mnist-cnn3 by examples.train, its default on a CPU", []))
     print(", ".join(f"{name} {value}" for name, value in conditions.items()))
     print(table(measured))
     results.save(args.json, parser, conditions, list(map(dataclasses.asdict, measured)))

