@@ -75,3 +75,26 @@ def test_readmes_figures_are_those_of_the_results():
     assert len(figures) >= 10
     results = (ROOT / "docs" / "results.md").read_text()
     assert [figure for figure in figures if not re.search(rf"\b{re.escape(figure.split()[0])}\b", results)] == []
+
+
+def test_excerpts_stand_in_the_code():
+    """What a page of docs/ shows as Python, it quotes."""
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tritonconv").rglob("*.py")]
+    code = [path.read_text() for path in files if path != Path(__file__)]
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for excerpt in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            assert any(excerpt in text for text in code), f"{page.name} quotes what is not there:\n{excerpt}"
+
+
+def test_what_readme_shows_runs(capsys):
+    (shown,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    exec(shown, {})
+    assert "1 fused where they are called" in capsys.readouterr().out
+
+
+def test_tests_that_pages_name_exist():
+    """As commands: pytest FILE -k NAME."""
+    named = [pair for page in PAGES for pair in re.findall(r"`pytest (tests/\S+\.py) -k (\w+)`", page.read_text())]
+    assert len(named) > 10
+    for file, name in named:
+        assert re.search(rf"^def \w*{name}", (ROOT / file).read_text(), re.MULTILINE), name
