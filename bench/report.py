@@ -4,8 +4,8 @@
 
 A page, such as docs/results.md, carries a table between the lines `<!-- bench FILE.json PATTERN -->` and
 `<!-- /bench -->`, or, of a file of bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and
-`<!-- /interpreter -->`, or with `host`; --readme writes every such table anew, from the file named there, its path taken
-from the page's folder.
+`<!-- /interpreter -->`, or with `host`; --readme writes every such table anew, from the file named there, its path
+taken from the page's folder.
 """
 
 import argparse

@@ -79,11 +79,11 @@ def test_readmes_figures_are_those_of_the_results():
 
 
 def test_excerpts_stand_in_the_code():
-    """What a page of docs/ shows as Python, it quotes."""
+    """What a page of docs/ shows as Python, or as rows of a table in it, it quotes."""
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tritonconv").rglob("*.py")]
     code = [path.read_text() for path in files if path != Path(__file__)]
     for page in sorted((ROOT / "docs").glob("*.md")):
-        for excerpt in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for excerpt in re.findall(r"^```(?:python|text)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
             assert any(excerpt in text for text in code), f"{page.name} quotes what is not there:\n{excerpt}"
 
 
