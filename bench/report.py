@@ -1,10 +1,11 @@
 """Tables and a picture from the bench's JSON.
 
-    python -m bench.report FILE.json [FILE.json ...] [--only PATTERN] [--out docs/] [--readme README.md] [--merge FILE]
+    python -m bench.report FILE.json [FILE.json ...] [--only PATTERN] [--out FOLDER] [--readme PAGE.md] [--merge FILE]
 
-A README carries a table between the lines `<!-- bench FILE.json PATTERN -->` and `<!-- /bench -->`, or, of a file of
-bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and `<!-- /interpreter -->`, or with `host`; --readme
-writes every such table anew, from the file named there, its path taken from the README's folder.
+A page, such as docs/results.md, carries a table between the lines `<!-- bench FILE.json PATTERN -->` and
+`<!-- /bench -->`, or, of a file of bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and
+`<!-- /interpreter -->`, or with `host`; --readme writes every such table anew, from the file named there, its path
+taken from the page's folder.
 """
 
 import argparse
@@ -125,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("files", nargs="*", type=Path, metavar="FILE.json")
     p.add_argument("--only", default="", metavar="PATTERN", help="regular expression on a row's title")
-    p.add_argument("--out", type=Path, metavar="FOLDER", help="write bench-NAME.md and .png here, named like the file")
-    p.add_argument("--readme", type=Path, metavar="README.md", help="write its marked tables anew")
+    p.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.md and .png here, named like the file")
+    p.add_argument("--readme", type=Path, metavar="PAGE.md", help="write its marked tables anew")
     p.add_argument("--merge", type=Path, metavar="FILE.json", help="write the files' rows here, as one run")
     args = p.parse_args(argv)
     if args.merge and not args.files:
@@ -155,7 +156,7 @@ def publish(file: Path, pattern: str, folder: Path | None) -> None:
     if folder is None:
         print(text)
         return
-    name, grown = f"bench-{file.stem}", growth(rows)
+    name, grown = file.stem, growth(rows)
     if rows:
         save(picture(rows), folder / f"{name}.png")
         text += f"\n![Best baseline's time over ours, red where ours loses]({name}.png)\n"

@@ -1,4 +1,4 @@
-"""The house rules of docs/architecture.md that a machine can check."""
+"""The house rules of docs/map.md that a machine can check."""
 
 import ast
 from pathlib import Path

@@ -405,10 +405,10 @@ def test_report_writes_table_and_picture_and_a_readmes_tables(tmp_path, capsys):
     scaling = [row("ours direct", float(n), workload=f"scaling-batch-{n}", peak_bytes=n) for n in (1, 4)]
     rows.write(path, {"gpu": "H200"}, [*MIXED, *scaling])
     assert report.main([str(path), "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "bench-h200.md").read_text()
+    page = (tmp_path / "h200.md").read_text()
     assert "gpu H200" in page
     assert "**0.5 loses**" in page
-    for name in ("bench-h200.png", "bench-h200-scaling.png"):
+    for name in ("h200.png", "h200-scaling.png"):
         assert name in page
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
@@ -459,11 +459,12 @@ def test_picture_puts_ours_that_lose_or_fail_first():
     assert [text.get_text() for text in axes.texts] == ["none right", "0.5", "2"]
 
 
-def test_readmes_tables_are_what_the_committed_json_gives():
-    text = (ROOT / "README.md").read_text()
-    named = {match["file"] for match in report.MARKED.finditer(text)}
-    assert named == {str(path.relative_to(ROOT)) for path in COMMITTED}, "a committed JSON without its table"
-    assert report.readme(text, ROOT) == text, "run python -m bench.report --readme README.md"
+def test_the_results_tables_are_what_the_committed_json_gives():
+    page = ROOT / "docs" / "results.md"
+    text = page.read_text()
+    named = {(page.parent / match["file"]).resolve() for match in report.MARKED.finditer(text)}
+    assert named == {*COMMITTED}, "a committed JSON without its table"
+    assert report.readme(text, page.parent) == text, "run python -m bench.report --readme docs/results.md"
 
 
 # --- the command ---

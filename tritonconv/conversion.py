@@ -107,6 +107,11 @@ def convert(model: torch.nn.Module, fuse: bool = True, filter_fn: Filter | None 
 
     Raises:
         TypeError: model is not an nn.Module, or filter_fn is not callable.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        >>> tritonconv.convert(model).fused
+        (('0', '1'),)
     """
     _require_module(model)
     if filter_fn is not None and not callable(filter_fn):
@@ -151,6 +156,11 @@ def restore(model: torch.nn.Module) -> ConvertReport:
 
     Raises:
         TypeError: model is not an nn.Module.
+
+    Example:
+        >>> model = torch.nn.Sequential(tritonconv.nn.Conv2d(1, 4, 3))
+        >>> tritonconv.restore(model).swapped[0].after
+        'torch.nn.Conv2d'
     """
     _require_module(model)
     theirs: dict[type, type] = {ours: kind for kind, ours in SWAPS.items()}

@@ -1,6 +1,7 @@
 """What a call would do on our kernels and why: algorithm, tile, floor, and the bytes moved and saved.
 
-Nothing is computed: `recording` runs the call on tensors without data. The reasons are `tuning`'s own words.
+Nothing is computed: `recording` runs the call on tensors without data. Nothing is modelled a second time: tiles, grids
+and the tensors of a launch are the launchers' own, and the reasons are `tuning`'s own words.
 """
 
 import contextlib
@@ -222,12 +223,28 @@ def explain(
             plus bytes written a second by a copy, FLOP a second by a matrix product in this dtype. With both, a floor
             has a time, and names which of the two bounds it.
 
-    Returns an ExplainReport; print it, or its `details()`.
+    Returns an ExplainReport; print it, or its `details()`. It counts:
+        FLOP: 2 for each multiply-add with a tap inside the image, the same in forward, dgrad and wgrad. Bias, ReLU and
+            comparisons count nothing, nor does what overlapping pooling windows make the fused operator compute again.
+            (`bench` counts taps in the padding too, as papers do.)
+        Least bytes: of an operator, each input read and each output written once, argmax too. Of a layer's whole
+            backward, what enters and leaves it, once: not what one of its operators hands to the next.
+        Moved: each tensor argument of each launch once, by the memory that its elements lie in, however often tiles
+            read it again; and what torch copies inside an operator. So im2col's columns, split-K's partial sums and the
+            unpooled gradient of the fused backward count for who writes and for who reads them.
+        Torch's: convolution with bias, ReLU and max pooling one after another, and back; dgrad, and wgrad with db, are
+            a kernel each. Each moves its least, so a saving is what fusing alone saves. An index is 8 B.
+        Kept for backward: beside the layer's inputs, which both keep.
 
     Raises:
         TypeError: an argument of the wrong type, one rate without the other, or a lazy module without its sizes.
         ValueError: a rate that is not above zero, or a target that is no architecture.
         What the call itself raises; one that looks at its tensors' values cannot be explained (RuntimeError).
+
+    Example:
+        >>> report = tritonconv.explain(tritonconv.nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8), backward=False)
+        >>> [launch.kernel for step in report.steps for call in step.calls for launch in call.launches]
+        ['implicit_gemm_forward_kernel']
     """
     if not callable(call):
         raise TypeError(f"call must be a torch.nn.Module or a function, but got call={call!r}")

@@ -58,15 +58,14 @@ def patched() -> Iterator[None]:
     torch's own names for them count too (torch.relu, a tensor's relu_, ...), and so do torch.nn's layers, which call
     them. Only this thread is affected, and only inside the block; the backward of what was computed in it is ours too.
 
-    Example::
-
-        with tritonconv.patched():
-            loss = model(images).square().mean()
-        loss.backward()
-
     Raises, in the block: what tritonconv.functional raises, also for a call that torch would take.
 
     Source: torch.overrides.TorchFunctionMode.
+
+    Example:
+        >>> with tritonconv.patched():
+        ...     torch.nn.functional.max_pool2d(torch.ones(1, 3, 8, 8), 2).shape
+        torch.Size([1, 3, 4, 4])
     """
     with _ToOurs():
         yield

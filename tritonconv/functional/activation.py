@@ -18,6 +18,10 @@ def relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
         TypeError: input is not a tensor.
 
     Source: torch.nn.functional.relu.
+
+    Example:
+        >>> tritonconv.functional.relu(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
     """
     require_tensor("relu", "input", input)
     y = operators.activate(input, "relu")

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ Answer = TypeVar("Answer")
 def each_rank(
     function: Callable[Concatenate[int, Arguments], Answer],
 ) -> tuple[Callable[Arguments, Answer], Callable[Arguments, Answer], Callable[Arguments, Answer]]:
-    """pool(rank, input, …) as pool1d(input, …), pool2d and pool3d."""
+    """pool(rank, input, …) as pool1d(input, …), pool2d and pool3d; the example in its docstring has two axes."""
     _, *parameters = inspect.signature(function).parameters.values()
 
     def along(rank: int) -> Callable[Arguments, Answer]:
@@ -24,10 +25,18 @@ def each_rank(
             return function(rank, *args, **kwargs)
 
         call.__name__ = call.__qualname__ = f"{function.__name__}{rank}d"
+        call.__doc__ = example_along(rank, function.__doc__ or "")
         call.__signature__ = inspect.signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
         return call
 
     return along(1), along(2), along(3)
+
+
+def example_along(rank: int, doc: str) -> str:
+    """The docstring with its example for `rank` axes in place of two: equal numbers side by side are the two axes'."""
+    text, heading, example = doc.partition("Example:")
+    example = re.sub(r"\b(\d+), \1\b", lambda equal: ", ".join([equal[1]] * rank), example)
+    return text + heading + re.sub(r"2d\b", f"{rank}d", example)
 
 
 def window(

@@ -72,6 +72,11 @@ def conv(
         ValueError: an unknown algorithm, padding mode or activation.
 
     Source: torch.nn.functional.conv1d, conv2d and conv3d; the padding modes are torch.nn.functional.pad's.
+
+    Example:
+        >>> x, w = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 5, 5)
+        >>> tritonconv.functional.conv2d(x, w, padding=2, activation="relu").shape
+        torch.Size([2, 4, 8, 8])
     """
     sliding = (stride, padding, dilation, groups, padding_mode)
     return convolve(f"conv{rank}d", rank, input, weight, bias, *sliding, algorithm, activation, None, scale, residual)
@@ -94,6 +99,11 @@ def conv2d_bias_relu(
     Arguments, result, numerics and errors are conv2d's. Backward reads whether ReLU was dead from the output itself.
 
     Source: torch.nn.functional.conv2d and relu.
+
+    Example:
+        >>> x, w = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 5, 5)
+        >>> tritonconv.functional.conv2d_bias_relu(x, w).shape
+        torch.Size([2, 4, 4, 4])
     """
     sliding = (stride, padding, dilation, groups, padding_mode)
     return convolve("conv2d_bias_relu", 2, input, weight, bias, *sliding, algorithm, activation="relu")
@@ -131,6 +141,11 @@ def conv2d_bias_relu_max_pool2d(
         What conv2d and max_pool2d raise.
 
     Source: torch.nn.functional.conv2d, relu and max_pool2d.
+
+    Example:
+        >>> x, w = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 5, 5)
+        >>> tritonconv.functional.conv2d_bias_relu_max_pool2d(x, w, pool_kernel_size=2).shape
+        torch.Size([2, 4, 2, 2])
     """
     sliding = (stride, padding, dilation, groups, padding_mode)
     pool = window(2, pool_kernel_size, pool_stride, pool_padding, pool_dilation)
@@ -173,6 +188,11 @@ def conv_transpose(
     Numerics and errors are conv2d's.
 
     Source: torch.nn.functional.conv_transpose1d, conv_transpose2d and conv_transpose3d.
+
+    Example:
+        >>> x, w = torch.ones(2, 3, 8, 8), torch.ones(3, 4, 2, 2)
+        >>> tritonconv.functional.conv_transpose2d(x, w, stride=2).shape
+        torch.Size([2, 4, 16, 16])
     """
     name = f"conv_transpose{rank}d"
     x, unbatched = require_batch(name, input, rank)

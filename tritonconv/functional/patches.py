@@ -29,6 +29,10 @@ def unfold(
         NotImplementedError: a dtype other than the four.
 
     Source: torch.nn.functional.unfold.
+
+    Example:
+        >>> tritonconv.functional.unfold(torch.ones(2, 3, 8, 8), 3, padding=1).shape
+        torch.Size([2, 27, 64])
     """
     x, unbatched = require_batch("unfold", input, 2)
     columns = operators.unfold(x, *_patch(kernel_size, stride, padding, dilation), False).flatten(2)
@@ -58,6 +62,10 @@ def fold(
         NotImplementedError: a dtype other than the four.
 
     Source: torch.nn.functional.fold.
+
+    Example:
+        >>> tritonconv.functional.fold(torch.ones(2, 27, 64), (8, 8), 3, padding=1).shape
+        torch.Size([2, 3, 8, 8])
     """
     columns, unbatched = require_batch("fold", input, 1)
     kernel, *sliding = _patch(kernel_size, stride, padding, dilation)
@@ -83,6 +91,10 @@ def pixel_shuffle(input: torch.Tensor, upscale_factor: int) -> torch.Tensor:
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.pixel_shuffle; Shi et al. (2016).
+
+    Example:
+        >>> tritonconv.functional.pixel_shuffle(torch.ones(1, 8, 4, 4), 2).shape
+        torch.Size([1, 2, 8, 8])
     """
     r, *batch, C, H, W = _shuffle("pixel_shuffle", input, "upscale_factor", upscale_factor)
     if C % r**2:
@@ -110,6 +122,10 @@ def pixel_unshuffle(input: torch.Tensor, downscale_factor: int) -> torch.Tensor:
     Errors are pixel_shuffle's.
 
     Source: torch.nn.functional.pixel_unshuffle.
+
+    Example:
+        >>> tritonconv.functional.pixel_unshuffle(torch.ones(1, 2, 8, 8), 2).shape
+        torch.Size([1, 8, 4, 4])
     """
     r, *batch, C, H, W = _shuffle("pixel_unshuffle", input, "downscale_factor", downscale_factor)
     for name, axis, size in (("height", -2, H), ("width", -1, W)):

@@ -93,6 +93,10 @@ def max_pool(
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.max_pool1d, max_pool2d and max_pool3d.
+
+    Example:
+        >>> tritonconv.functional.max_pool2d(torch.ones(2, 3, 8, 8), 2).shape
+        torch.Size([2, 3, 4, 4])
     """
     x, unbatched = require_batch(f"max_pool{rank}d", input, rank)
     sliding = window(rank, kernel_size, stride, padding, dilation)
@@ -130,6 +134,11 @@ def max_unpool(
         NotImplementedError: a dtype other than the four.
 
     Source: torch.nn.functional.max_unpool1d, max_unpool2d and max_unpool3d.
+
+    Example:
+        >>> y, indices = tritonconv.functional.max_pool2d(torch.ones(2, 3, 8, 8), 2, return_indices=True)
+        >>> tritonconv.functional.max_unpool2d(y, indices, 2).shape
+        torch.Size([2, 3, 8, 8])
     """
     name = f"max_unpool{rank}d"
     x, unbatched = require_batch(name, input, rank)
@@ -175,6 +184,10 @@ def avg_pool(
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.avg_pool1d, avg_pool2d and avg_pool3d.
+
+    Example:
+        >>> tritonconv.functional.avg_pool2d(torch.ones(2, 3, 8, 8), 3, stride=2, padding=1).shape
+        torch.Size([2, 3, 4, 4])
     """
     x, unbatched = require_batch(f"avg_pool{rank}d", input, rank)
     sliding = window(rank, kernel_size, stride, padding)[:3]
@@ -214,6 +227,10 @@ def lp_pool(
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.lp_pool1d, lp_pool2d and lp_pool3d.
+
+    Example:
+        >>> tritonconv.functional.lp_pool2d(torch.ones(2, 3, 8, 8), norm_type=2, kernel_size=2).shape
+        torch.Size([2, 3, 4, 4])
     """
     x, unbatched = require_batch(f"lp_pool{rank}d", input, rank)
     kernel, steps, *_ = window(rank, kernel_size, stride, 0)
@@ -241,6 +258,10 @@ def adaptive_avg_pool(rank: int, input: torch.Tensor, output_size: OutputSize) -
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.adaptive_avg_pool1d, adaptive_avg_pool2d and adaptive_avg_pool3d.
+
+    Example:
+        >>> tritonconv.functional.adaptive_avg_pool2d(torch.ones(2, 3, 8, 8), 5).shape
+        torch.Size([2, 3, 5, 5])
     """
     x, unbatched, sizes = _adaptive(f"adaptive_avg_pool{rank}d", rank, input, output_size)
     y = operators.resample(x, sizes, "area", (0.0,) * rank, False, False)
@@ -261,6 +282,10 @@ def adaptive_max_pool(rank: int, input: torch.Tensor, output_size: OutputSize, r
     Errors are adaptive_avg_pool's.
 
     Source: torch.nn.functional.adaptive_max_pool1d, adaptive_max_pool2d and adaptive_max_pool3d.
+
+    Example:
+        >>> tritonconv.functional.adaptive_max_pool2d(torch.ones(2, 3, 8, 8), 5).shape
+        torch.Size([2, 3, 5, 5])
     """
     x, unbatched, sizes = _adaptive(f"adaptive_max_pool{rank}d", rank, input, output_size)
     y, indices = operators.adaptive_max_pool(x, sizes)
@@ -309,5 +334,9 @@ def avg_pool1d(
     """avg_pool2d along one axis, which takes no divisor.
 
     Source: torch.nn.functional.avg_pool1d.
+
+    Example:
+        >>> tritonconv.functional.avg_pool1d(torch.ones(2, 3, 8), 2).shape
+        torch.Size([2, 3, 4])
     """
     return avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)

@@ -58,6 +58,10 @@ def interpolate(
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.interpolate.
+
+    Example:
+        >>> tritonconv.functional.interpolate(torch.ones(1, 3, 8, 8), scale_factor=1.5, mode="bilinear").shape
+        torch.Size([1, 3, 12, 12])
     """
     require_tensor("interpolate", "input", input)
     rank = input.dim() - 2
@@ -110,6 +114,10 @@ def upsample(
     """interpolate under its old name.
 
     Source: torch.nn.functional.upsample.
+
+    Example:
+        >>> tritonconv.functional.upsample(torch.ones(1, 3, 8, 8), size=12).shape
+        torch.Size([1, 3, 12, 12])
     """
     warnings.warn("`upsample` is deprecated. Use `tritonconv.functional.interpolate` instead.", stacklevel=2)
     return interpolate(input, size, scale_factor, mode, align_corners)
@@ -121,6 +129,10 @@ def upsample_nearest(
     """interpolate with mode="nearest".
 
     Source: torch.nn.functional.upsample_nearest.
+
+    Example:
+        >>> tritonconv.functional.upsample_nearest(torch.ones(1, 3, 8, 8), scale_factor=2).shape
+        torch.Size([1, 3, 16, 16])
     """
     warnings.warn("`upsample_nearest` is deprecated. Use `tritonconv.functional.interpolate` instead.", stacklevel=2)
     return interpolate(input, size, scale_factor, mode="nearest")
@@ -132,6 +144,10 @@ def upsample_bilinear(
     """interpolate with mode="bilinear" and align_corners=True.
 
     Source: torch.nn.functional.upsample_bilinear.
+
+    Example:
+        >>> tritonconv.functional.upsample_bilinear(torch.ones(1, 3, 8, 8), scale_factor=2).shape
+        torch.Size([1, 3, 16, 16])
     """
     warnings.warn("`upsample_bilinear` is deprecated. Use `tritonconv.functional.interpolate` instead.", stacklevel=2)
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)

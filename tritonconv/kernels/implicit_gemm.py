@@ -157,7 +157,7 @@ def implicit_gemm_dgrad_kernel(
     Grid: (pixel blocks · phases · groups · channel blocks,). A phase holds the pixels with the same position modulo the
     stride: the same taps reach all of them, so no product is spent on zeros. With g = gcd(dilation, stride) those taps
     are r₀, r₀ + stride/g, …, r₀ = (h + padding)/g · (dilation/g)⁻¹ mod stride/g, or none when g does not divide
-    h + padding (docs/architecture.md). A stride past the image has no more phases than pixels.
+    h + padding (docs/math.md). A stride past the image has no more phases than pixels.
     """
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]

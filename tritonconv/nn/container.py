@@ -45,6 +45,11 @@ class Sequential(Ours, torch.nn.Sequential):
     calls. All of it is looked at in every call.
 
     Source: torch.nn.Sequential.
+
+    Example:
+        >>> conv, relu, pool = tritonconv.nn.Conv2d(3, 4, 3), tritonconv.nn.ReLU(), tritonconv.nn.MaxPool2d(2)
+        >>> tritonconv.nn.Sequential(conv, relu, pool)(torch.ones(1, 3, 8, 8)).shape  # by one kernel
+        torch.Size([1, 4, 3, 3])
     """
 
     def forward(self, input: Any) -> Any:

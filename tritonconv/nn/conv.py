@@ -82,6 +82,10 @@ class Conv1d(_Conv, torch.nn.Conv1d):
     """Conv2d along one axis: input (N, in_channels, W) or (in_channels, W), output (N, out_channels, Q).
 
     Source: torch.nn.Conv1d.
+
+    Example:
+        >>> tritonconv.nn.Conv1d(3, 4, 5, padding=2)(torch.ones(2, 3, 8)).shape
+        torch.Size([2, 4, 8])
     """
 
     rank = 1
@@ -98,6 +102,10 @@ class Conv2d(_Conv, torch.nn.Conv2d):
         ValueError: torch.nn.Conv2d's own, or an unknown algorithm.
 
     Source: torch.nn.Conv2d.
+
+    Example:
+        >>> tritonconv.nn.Conv2d(3, 4, 5, padding=2)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 8, 8])
     """
 
     rank = 2
@@ -107,6 +115,10 @@ class Conv3d(_Conv, torch.nn.Conv3d):
     """Conv2d along three axes: input (N, in_channels, D, H, W) or (in_channels, D, H, W).
 
     Source: torch.nn.Conv3d.
+
+    Example:
+        >>> tritonconv.nn.Conv3d(3, 4, 5, padding=2)(torch.ones(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 4, 8, 8, 8])
     """
 
     rank = 3
@@ -147,6 +159,10 @@ class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
     """ConvTranspose2d along one axis: input (N, in_channels, W) or (in_channels, W).
 
     Source: torch.nn.ConvTranspose1d.
+
+    Example:
+        >>> tritonconv.nn.ConvTranspose1d(3, 4, 2, stride=2)(torch.ones(2, 3, 8)).shape
+        torch.Size([2, 4, 16])
     """
 
     rank = 1
@@ -163,6 +179,10 @@ class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
         ValueError: torch.nn.ConvTranspose2d's own, or an unknown algorithm.
 
     Source: torch.nn.ConvTranspose2d.
+
+    Example:
+        >>> tritonconv.nn.ConvTranspose2d(3, 4, 2, stride=2)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 16, 16])
     """
 
     rank = 2
@@ -172,6 +192,10 @@ class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
     """ConvTranspose2d along three axes: input (N, in_channels, D, H, W) or (in_channels, D, H, W).
 
     Source: torch.nn.ConvTranspose3d.
+
+    Example:
+        >>> tritonconv.nn.ConvTranspose3d(3, 4, 2, stride=2)(torch.ones(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 4, 16, 16, 16])
     """
 
     rank = 3
@@ -183,6 +207,10 @@ class ConvReLU2d(Conv2d):
     Takes Conv2d's arguments and raises its errors; shapes as Conv2d.
 
     Source: torch.nn.Sequential(Conv2d, ReLU).
+
+    Example:
+        >>> tritonconv.nn.ConvReLU2d(3, 4, 5)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 4, 4])
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -197,6 +225,10 @@ class ConvReLUMaxPool2d(Conv2d):
     Returns (N, out_channels, P', Q') or (out_channels, P', Q'), the size after pooling.
 
     Source: torch.nn.Sequential(Conv2d, ReLU, MaxPool2d).
+
+    Example:
+        >>> tritonconv.nn.ConvReLUMaxPool2d(3, 4, 5, pool_kernel_size=2)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 2, 2])
     """
 
     pool_kernel_size: IntOrInts
@@ -249,7 +281,10 @@ class ConvReLUMaxPool2d(Conv2d):
 def _lazy(kind: Any) -> Any:
     """`kind` that takes its in_channels from the first input, and then is one."""
     name = f"Lazy{kind.__name__}"
-    members = {"cls_to_become": kind, "__module__": __name__, "__doc__": f"A lazy {kind.__name__}: torch.nn.{name}."}
+    size = ", 8" * kind.rank
+    example = f">>> tritonconv.nn.{name}(4, 1)(torch.ones(2, 3{size})).shape\n        torch.Size([2, 4{size}])"
+    doc = f"A lazy {kind.__name__}: torch.nn.{name}.\n\n    Example:\n        {example}\n    "
+    members = {"cls_to_become": kind, "__module__": __name__, "__doc__": doc}
     return type(name, (getattr(torch.nn, name), kind), members)
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from tritonconv import functional
+from tritonconv.functional.arguments import example_along
 from tritonconv.nn.ours import Calls
 
 
@@ -77,7 +78,7 @@ class _MaxUnpool(Calls):
 
 
 class MaxUnpool1d(_MaxUnpool, torch.nn.MaxUnpool1d, function="max_unpool1d"):
-    """The image that MaxPool1d made its output of Source: torch.nn.MaxUnpool1d."""
+    """The maxima of MaxPool1d at their indices, 0 elsewhere. Source: torch.nn.MaxUnpool1d."""
 
 
 class MaxUnpool2d(_MaxUnpool, torch.nn.MaxUnpool2d, function="max_unpool2d"):
@@ -86,3 +87,20 @@ class MaxUnpool2d(_MaxUnpool, torch.nn.MaxUnpool2d, function="max_unpool2d"):
 
 class MaxUnpool3d(_MaxUnpool, torch.nn.MaxUnpool3d, function="max_unpool3d"):
     """The maxima of MaxPool3d at their indices, 0 elsewhere. Source: torch.nn.MaxUnpool3d."""
+
+
+def _shows(call: str, size: int, *kinds: type) -> None:
+    """Ends the docstrings of layers along one, two and three axes with an example, given for two."""
+    example = f">>> tritonconv.nn.{call}.shape\n        torch.Size([2, 3, {size}, {size}])"
+    for rank, kind in enumerate(kinds, start=1):
+        kind.__doc__ = example_along(rank, f"{kind.__doc__}\n\n    Example:\n        {example}\n    ")
+
+
+_shows("MaxPool2d(2)(torch.ones(2, 3, 8, 8))", 4, MaxPool1d, MaxPool2d, MaxPool3d)
+_shows("AvgPool2d(3, stride=2, padding=1)(torch.ones(2, 3, 8, 8))", 4, AvgPool1d, AvgPool2d, AvgPool3d)
+_shows("LPPool2d(2.0, kernel_size=4)(torch.ones(2, 3, 8, 8))", 2, LPPool1d, LPPool2d, LPPool3d)
+_shows("AdaptiveAvgPool2d(5)(torch.ones(2, 3, 8, 8))", 5, AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d)
+_shows("AdaptiveMaxPool2d(5)(torch.ones(2, 3, 8, 8))", 5, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d)
+_shows(
+    "MaxUnpool2d(2)(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).long())", 8, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+)

@@ -112,6 +112,11 @@ def autotune(model: Callable[..., Any], *example: Any, **keywords: Any) -> Autot
         TypeError: model is not callable, or is a module that torch.jit scripted or traced.
         ValueError: model called none of our operators.
         RuntimeError: the current CUDA stream is being captured into a graph.
+
+    Example:
+        >>> layer = tritonconv.nn.ReLU()
+        >>> [row.chosen.keys() for row in tritonconv.autotune(layer, torch.ones(2, 3)).rows]
+        [dict_keys(['BLOCK_M'])]
     """
     if not callable(model):
         raise TypeError(f"model must be a torch.nn.Module or another callable, but got {type(model).__name__}")
