@@ -2,8 +2,8 @@
 
     python -m bench.interpreter [steps] [epoch] [example] [--only TEXT] [--tiles N ...] [--data-dir DIR] [--json FILE]
 
-steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples.train,
-tests included. example: its run of mnist-cnn3 as it is by default on a CPU. The first call on new sizes is told apart: it is
+steps: training steps of networks and poolings. epoch: one pass over MNIST's 60,000 digits by examples.train, tests
+included. example: its run of mnist-cnn3 as it is by default on a CPU. The first call on new sizes is told apart: it is
 interpreted and recorded; the others replay the records. --tiles measures steps with tiles of at most so many elements,
 each in the place of tuning's INTERPRETER_TILE, which is chosen by it. OMP_WAIT_POLICY is passive unless the environment
 says otherwise: torch's threads else keep the cores busy while they wait, and ours are late.

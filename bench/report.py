@@ -2,9 +2,9 @@
 
     python -m bench.report FILE.json [FILE.json ...] [--only PATTERN] [--out FOLDER] [--readme PAGE.md] [--merge FILE]
 
-A page, such as docs/results.md, carries a table between the lines `<!-- bench FILE.json PATTERN -->` and
-`<!-- /bench -->`, or, of a file of bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and
-`<!-- /interpreter -->`, or with `host`; --readme writes every such table anew, from the file named there, its path
+A page, such as docs/results.md, carries a table between the lines `<!-- bench FILE.json PATTERN -->` and `<!-- /bench
+-->`, or, of a file of bench.interpreter or bench.host, `<!-- interpreter FILE.json -->` and `<!-- /interpreter -->`, or
+with `host` or `networks` (examples.results); --readme writes every such table anew, from the file named there, its path
 taken from the page's folder.
 """
 
@@ -22,9 +22,11 @@ from bench import host, interpreter
 from bench import rows as results
 from bench.rows import OK, Row
 from bench.tables import COLOURS, LOSES, outcome, ratios, summary, table, without_ours
+from examples import results as networks
 
 MARKED = re.compile(
-    r"<!-- (?P<kind>bench|interpreter|host) (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)<!-- /(?P=kind) -->",
+    r"<!-- (?P<kind>bench|interpreter|host|networks) (?P<file>\S+)(?: (?P<pattern>.*?))? -->\n(?P<table>.*?)"
+    r"<!-- /(?P=kind) -->",
     re.DOTALL,
 )
 
@@ -102,7 +104,7 @@ def readme(text: str, folder: Path) -> str:
 
     def fill(match: re.Match[str]) -> str:
         head = match[0][: match[0].index("\n") + 1]
-        if (module := {"interpreter": interpreter, "host": host}.get(match["kind"])) is not None:
+        if (module := {"interpreter": interpreter, "host": host, "networks": networks}.get(match["kind"])) is not None:
             _, measured = module.read(folder / match["file"])
             return f"{head}\n{module.table(measured)}\n\n<!-- /{match['kind']} -->"
         _, rows = results.read(folder / match["file"])

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 import tritonconv
-from examples import atomic, checkpoint, data, figures, networks, train, training
+from examples import atomic, checkpoint, data, figures, networks, results, train, training
 from examples.augment import augment
 from examples.recipes import CHOICES, RECIPES, Recipe
 
@@ -637,3 +637,64 @@ def test_the_lesson_is_short_and_has_no_flags():
 def test_the_lesson_learns():
     run = subprocess.run([sys.executable, "-m", "examples.mnist"], cwd=EXAMPLES.parent, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+# --- results ---
+
+
+def finished(folder: Path, accuracy: float, **changes) -> None:
+    """Metrics of a run, as examples.train leaves them."""
+    folder.mkdir(parents=True)
+    images = {"source": "/data/MNIST", "train": 50, "validation": 10, "test": 20}
+    metrics = {"images": images, "epochs": [{}] * 3, "test_accuracy": accuracy, "seconds": 2.0, "device": "cpu (x)"}
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
+
+
+def test_a_result_has_mean_and_spread_over_seeds_and_says_what_was_left_out(tmp_path):
+    command = results.command_of("nielsen-1", tmp_path, on_gpu=True)
+    assert command[-6:] == ["nielsen-1", "--seeds", "3", "--out", str(tmp_path / "nielsen-1"), "--resume"]
+    for seed, accuracy in enumerate((0.9, 0.94, 0.98)):
+        finished(tmp_path / f"seed-{seed}", accuracy)
+    found = results.result("nielsen-1", tmp_path, command, "")
+    assert found.reached == "94.00 % ± 4.00 %" and found.seconds == 6.0 and found.parameters == 289_630
+    assert found.trained_on == "50 images, 3 epochs of 60; tested on 20; from MNIST"
+    whole = results.result("mnist1d-cnn", tmp_path / "nothing", command, "")
+    assert whole.reached == "not run" and whole.seconds is None
+    assert "| nielsen-1 " in results.table([found]) and "98.78 %" in results.table([found])
+
+
+def test_a_networks_runs_are_not_run_again_and_the_budget_ends(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(results, "run", lambda command, seconds: seen.append(command[3]) or "not finished")
+    finished(tmp_path / "runs" / "nielsen-1" / "seed-0", 0.5)
+    argv = ["--only", "nielsen", "--out", str(tmp_path / "runs")]
+    assert results.main(argv) == 0
+    assert seen == ["nielsen-2", "nielsen-relu", "nielsen-final"]
+    assert results.main([*argv, "--minutes", "0"]) == 0 and len(seen) == 3
+    conditions, rows = results.read(tmp_path / "runs" / "results.json")
+    assert conditions["torch"] == torch.__version__
+    assert [row.reached for row in rows] == ["50.00 %"] + ["not run: the time was up"] * 3
+    monkeypatch.setattr(results, "run", lambda command, seconds: "failed: no disk")
+    assert results.main(argv) == 1
+    with pytest.raises(SystemExit, match="2"):
+        results.main(["--only", "resnet"])
+    assert "--only: no network has 'resnet'" in capsys.readouterr().err
+
+
+def test_a_run_that_takes_too_long_is_interrupted_and_one_that_fails_says_why():
+    sleeps = ["python", "-c", "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"]
+    assert results.run(sleeps, 1.0) == "not finished: the time was up"
+    assert results.run(["python", "-c", "raise SystemExit('no disk')"], 60.0) == "failed: no disk"
+    assert results.run(["python", "-c", ""], 60.0) == ""
+
+
+@pytest.mark.slow
+def test_vgg16_goes_forward_on_our_layers():
+    found = results.vgg16()
+    assert found.parameters == 138_357_544
+    assert float(found.note.split()[-1]) < 1e-5
+
+
+def test_every_network_has_a_result():
+    assert {*results.ON_A_CPU, "vgg16"} == set(networks.NETWORKS)
