@@ -26,22 +26,21 @@ def save(path: Path, figure: Figure) -> None:
     atomic.write(path, buffer.getvalue())
 
 
-def write(folder: Path, model: nn.Sequential, images: Dataset, metrics: dict[str, Any]) -> None:
-    """Draw all there is to see of a run into `folder`."""
+def drawings(model: nn.Sequential, images: Dataset, metrics: dict[str, Any]) -> dict[str, Figure]:
+    """All there is to see of a run, by name: its model with the weights tested, its images, its metrics.json."""
     labels, predictions = images.test_labels.cpu(), torch.tensor(metrics["test_predictions"])
-    drawings = {
+    found = {
         "curves": curves(metrics["step_losses"], metrics["epochs"]),
         "misclassified": misclassified(images.test_images.cpu(), labels, predictions, images.classes),
         "confusion": confusion(labels, predictions, images.classes),
     }
     for number, layer in enumerate(_convolutions(model), start=1):
-        drawings[f"filters-{number}"] = filters(layer.get_parameter("weight").detach().cpu(), number)
+        found[f"filters-{number}"] = filters(layer.get_parameter("weight").detach().cpu(), number)
     if _convolutions(model):
         model.eval()
         with torch.no_grad():
-            drawings["feature_maps"] = feature_maps(model, as_float(images.test_images[:1]).to(_dtype(model)))
-    for name, drawing in drawings.items():
-        save(folder / f"{name}.png", drawing)
+            found["feature_maps"] = feature_maps(model, as_float(images.test_images[:1]))
+    return found
 
 
 def curves(step_losses: list[float], epochs: list[dict[str, float]]) -> Figure:
@@ -141,10 +140,6 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor, classes: tuple[st
 
 def _counts(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.bincount(labels * classes + predictions, minlength=classes**2).view(classes, classes)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
 
 
 def _convolutions(model: nn.Sequential) -> list[nn.Module]:

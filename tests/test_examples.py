@@ -81,13 +81,13 @@ def a_process_of_its_own():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-draw = figures.write
+draw = figures.drawings
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Figures take longer than these runs: those of whole_run alone are drawn."""
-    monkeypatch.setattr(figures, "write", lambda *args: None)
+    monkeypatch.setattr(figures, "drawings", lambda *args: {})
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def whole_run(data_dir, tmp_path_factory):
             contextlib.redirect_stdout(io.StringIO()) as printed,
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            patch.setattr(figures, "write", draw)
+            patch.setattr(figures, "drawings", draw)
             assert train.main(arguments(data_dir, out, layers=layers)) == 0
         return out, printed.getvalue()
 
@@ -209,7 +209,7 @@ def test_several_seeds_are_several_runs(data_dir, tmp_path, capsys):
 
 def test_the_other_data_sets_networks_run(tmp_path, monkeypatch):
     """A network along one axis; its figures too. Without validation the last epoch is tested."""
-    monkeypatch.setattr(figures, "write", draw)
+    monkeypatch.setattr(figures, "drawings", draw)
     argv = [
         "mnist1d-cnn",
         "--limit=60",
@@ -547,7 +547,7 @@ def outcome(run: Path) -> tuple[dict, dict]:
         ("os", "replace", 4, "torch"),  # before the second one is
         ("checkpoint", "remove", 3, "torch"),  # the second one in place beside the first
         ("training.Training", "step", 3, "torch"),  # within the first epoch, before any checkpoint
-        ("figures", "write", 1, "torch"),
+        ("figures", "drawings", 1, "torch"),
         ("training.Training", "step", STEPS + 4, "ours"),  # within the second epoch, past two checkpoints
     ],
 )
