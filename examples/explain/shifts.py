@@ -1,8 +1,8 @@
 """Convolution commutes with shifts; max pooling is nearly unmoved by small ones.
 
 Equivariance: to shift an image and convolve it is to convolve it and shift the result. It is exact where the border
-wraps around; zero padding breaks it near the border. Invariance: a pooled map changes less than its input does, the
-less the wider the window, and a maximum over all of the map does not change.
+wraps around; zero padding breaks it near the border. Invariance: a pooled map changes less than its input does: the
+wider the window the less, and a maximum over the whole map not at all. How much less is measured here.
 """
 
 import torch
@@ -11,10 +11,13 @@ from tabulate import tabulate
 
 from examples.explain.lesson import Drawing, Lesson, digits, draw, require_equal
 from tritonconv import functional as F
+from tritonconv.checks import PaddingMode
 
 SHIFTS = range(5)
 SHOWN = 2  # the shift that is drawn
-WINDOWS = (2, 4, 7, 28)  # of max pooling; each divides 28
+MODES: tuple[PaddingMode, ...] = ("circular", "zeros")
+WINDOWS = (1, 2, 4, 7, 28)  # of max pooling; each divides 28
+MEASURES = ("relative change", "share of values that stay")
 EVERY = 50  # of the 5,000 digits, for the pooling
 
 
@@ -23,7 +26,7 @@ def shift(x: torch.Tensor, pixels: int) -> torch.Tensor:
     return x.roll(pixels, -1)
 
 
-def equivariance(x: torch.Tensor, weight: torch.Tensor, mode: F.PaddingMode, pixels: int) -> torch.Tensor:
+def equivariance(x: torch.Tensor, weight: torch.Tensor, mode: PaddingMode, pixels: int) -> torch.Tensor:
     """conv(shift(x)) - shift(conv(x)): 0 wherever both are the same."""
     conv = {"padding": "same", "padding_mode": mode}
     return F.conv2d(shift(x, pixels), weight, **conv) - shift(F.conv2d(x, weight, **conv), pixels)
@@ -34,10 +37,14 @@ def inner(difference: torch.Tensor, pixels: int) -> torch.Tensor:
     return difference[..., 1 + pixels : -1]
 
 
-def change(x: torch.Tensor, window: int, pixels: int) -> float:
-    """How far the shift moves the pooled images, as a share of their length: norm of the difference over the norm."""
+def change(x: torch.Tensor, window: int, pixels: int) -> tuple[float, float]:
+    """What the shift does to the pooled images: norm of the difference over the norm; share of values that stay.
+
+    Of the values that are not 0 both times, those stay that move by less than a twentieth of white.
+    """
     before, after = (F.max_pool2d(image, window) for image in (x, shift(x, pixels)))
-    return ((after - before).norm() / before.norm()).item()
+    moved = (after - before)[(before > 0) | (after > 0)].abs()
+    return ((after - before).norm() / before.norm()).item(), (moved < 0.05).double().mean().item()
 
 
 def lesson() -> Lesson:
@@ -46,27 +53,34 @@ def lesson() -> Lesson:
     weight = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     rows = []
     for pixels in SHIFTS:
-        circular, zeros = (equivariance(image, weight, mode, pixels) for mode in ("circular", "zeros"))
+        circular, zeros = (equivariance(image, weight, mode, pixels) for mode in MODES)
         require_equal("circular padding", circular, torch.zeros_like(circular))
         require_equal("zero padding, inside", inner(zeros, pixels), torch.zeros_like(inner(zeros, pixels)))
-        errors = (difference.abs().max().item() for difference in (circular, inner(zeros, pixels), zeros))
-        rows.append([pixels, *errors, change(many, 1, pixels), *(change(many, window, pixels) for window in WINDOWS)])
-    pools = [f"max pool {window}" for window in WINDOWS]
-    head = ["shift", "circular", "zeros, inside", "zeros, at border", "no pooling", *pools]
-    text = f"Largest |conv(shift(x)) - shift(conv(x))| of one digit; relative change of {len(many)} pooled digits\n"
-    text += tabulate(rows, head, floatfmt=".3g")
-    return Lesson("Shifts", text, (_commute(image, weight), _change(rows, pools)))
+        rows.append([pixels, *(d.abs().max().item() for d in (circular, inner(zeros, pixels), zeros))])
+    text = "largest |conv(shift(x)) - shift(conv(x))| of one digit, by padding\n"
+    text += tabulate(rows, ["shift", "circular", "zeros, inside", "zeros, at border"], floatfmt=".3g")
+    changes = {window: [change(many, window, pixels) for pixels in SHIFTS] for window in WINDOWS}
+    for measure, title in enumerate(MEASURES):
+        table = [[pixels, *(changes[window][pixels][measure] for window in WINDOWS)] for pixels in SHIFTS]
+        head = ["shift", *map(_name, WINDOWS)]
+        text += f"\n\n{title}, {len(many)} digits, max pooling by window\n" + tabulate(table, head, floatfmt=".2f")
+    return Lesson("Shifts", text, (_commute(image, weight), _changes(changes)))
+
+
+def _name(window: int) -> str:
+    return f"{window}x{window}" if window > 1 else "none"
 
 
 def _commute(image: torch.Tensor, weight: torch.Tensor) -> Drawing:
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     figure.suptitle(f"Shift by {SHOWN} pixels, then convolve; or convolve, then shift")
     axes = list(figure.subplots(2, 4).flat)
-    for place, mode in ((0, "circular"), (4, "zeros")):
+    draw(axes[0], image[0, 0], "digit")
+    draw(axes[4], shift(image, SHOWN)[0, 0], "shifted digit")
+    for place, mode in zip((0, 4), MODES, strict=True):
         maps = F.conv2d(shift(image, SHOWN), weight, padding="same", padding_mode=mode)
         difference = equivariance(image, weight, mode, SHOWN)
         limit = maps.abs().max().item()
-        draw(axes[place], shift(image, SHOWN)[0, 0], "shifted digit")
         draw(axes[place + 1], maps[0, 0], f"shift, conv; padding {mode}", signed=True, limit=limit)
         draw(axes[place + 2], (maps - difference)[0, 0], "conv, shift", signed=True, limit=limit)
         largest = difference.abs().max()
@@ -76,14 +90,14 @@ def _commute(image: torch.Tensor, weight: torch.Tensor) -> Drawing:
     return Drawing("shifts", alt, figure)
 
 
-def _change(rows: list[list[float]], pools: list[str]) -> Drawing:
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for column, label in enumerate(["no pooling", *pools], start=4):
-        axes.plot(SHIFTS, [row[column] for row in rows], "o-", label=label)
-    axes.set(xlabel="shift in pixels", ylabel="relative change", xticks=SHIFTS, ylim=(-0.05, None))
-    axes.set_title("Change of max-pooled digits by a shift")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    alt = "Relative change of digits by shifts of 0 to 4 pixels: the wider the pooling window, the smaller"
+def _changes(changes: dict[int, list[tuple[float, float]]]) -> Drawing:
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure.suptitle("What a shift changes in max-pooled digits")
+    for measure, axes in enumerate(figure.subplots(1, 2)):
+        for window, values in changes.items():
+            axes.plot(SHIFTS, [value[measure] for value in values], "o-", label=_name(window))
+        axes.set(xlabel="shift in pixels", ylabel=MEASURES[measure], xticks=SHIFTS, ylim=(-0.05, None))
+        axes.grid(alpha=0.3)
+    axes.legend(title="window")
+    alt = "Change of max-pooled digits by shifts of 0 to 4 pixels: the wider the window, the smaller the change"
     return Drawing("shifts-pooling", alt, figure)
