@@ -42,7 +42,7 @@ def lesson() -> Lesson:
         places = [f"({row}, {column})" for row, column in image[0, 0].nonzero().tolist()]
         lines += [f"L by the {name}: {by(L)} -> {by(image)}, not 0 at {len(places)} places, {', '.join(places)}"]
     lines += [
-        f"a digit, no padding: {by(five)} -> {by(valid)}; with a column of zeros at the right: {by(five)} -> {by(same)}",
+        f"a digit without padding: {by(five)} -> {by(valid)}; with a column of zeros at the right: -> {by(same)}",
         f"ReLU keeps {(positive > 0).sum()} positive answers and drops {(same < 0).sum()} negative ones",
         f"max pooling 2x2: {by(positive)} -> {by(pooled)}",
         f"one bright pixel, cross-correlated: {F.conv2d(impulse, weight).flatten().int().tolist()}, the filter turned",
@@ -74,7 +74,7 @@ def lesson() -> Lesson:
         Drawing("edges", "The letter L and a digit, their edges by 1x2 and 2x1 filters, ReLU and max pooling", edges),
         Drawing("correlation", "One pixel cross-correlated with a 3x3 filter and convolved with it", flipped),
     )
-    return Lesson("Edges by hand", "\n".join(lines), drawings)
+    return Lesson("edges", "Edges by hand", "\n".join(lines), drawings)
 
 
 def by(image: torch.Tensor) -> str:

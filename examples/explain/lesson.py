@@ -18,9 +18,10 @@ from examples.atomic import write
 from examples.networks import DIGIT, NETWORKS
 
 SHAPES = {"vgg16": (3, 224, 224), "mnist1d-cnn": (1, 40), "mnist1d-mlp": (1, 40)}  # the others take a digit
+RECORD = ".lesson.json"
 
 
-class BadArgument(ValueError):
+class ArgumentError(ValueError):
     """`name` is the argument; the message says what would be right."""
 
     def __init__(self, name: str, message: str) -> None:
@@ -45,19 +46,22 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Lesson:
+    """What a demonstration found; `name` is of the file that the gallery reads."""
+
+    name: str
     title: str
     text: str
     drawings: tuple[Drawing, ...]
 
 
-def save(lesson: Lesson, name: str, out: Path) -> None:
-    """Write the drawings, then NAME.json, which the gallery reads: title, text, files and their descriptions."""
+def save(lesson: Lesson, out: Path) -> None:
+    """Write the drawings, then what the gallery reads beside them: title, text, files and their descriptions."""
     out.mkdir(parents=True, exist_ok=True)
     for drawing in lesson.drawings:
         write(out / f"{drawing.name}.png", drawing._repr_png_())
     figures = [{"file": f"{drawing.name}.png", "alt": drawing.alt} for drawing in lesson.drawings]
     record = {"title": lesson.title, "text": lesson.text, "figures": figures}
-    write(out / f"{name}.json", json.dumps(record, indent=2).encode())
+    write(out / f"{lesson.name}{RECORD}", json.dumps(record, indent=2).encode())
 
 
 def build(network: str, device: str = "cpu") -> tuple[nn.Sequential, tuple[int, ...]]:
@@ -66,7 +70,7 @@ def build(network: str, device: str = "cpu") -> tuple[nn.Sequential, tuple[int, 
     On the device "meta" it has sizes and no memory.
     """
     if network not in NETWORKS:
-        raise BadArgument("network", f"{network!r} is none of {', '.join(NETWORKS)}")
+        raise ArgumentError("network", f"{network!r} is none of {', '.join(NETWORKS)}")
     with torch.device(device):
         model = NETWORKS[network]().eval()
     tritonconv.convert(model)
@@ -102,8 +106,8 @@ def draw(
         for row, column in values.nonzero().tolist():
             value = values[row, column].item()
             dark = abs(value) > 0.6 * limit if signed else value < 0.5 * limit
-            style = {"ha": "center", "va": "center", "fontsize": 7}
-            axes.text(column, row, f"{value:g}", color="white" if dark else "black", **style)
+            colour = "white" if dark else "black"
+            axes.text(column, row, f"{value:g}", color=colour, ha="center", va="center", fontsize=7)
     return picture
 
 

@@ -64,4 +64,4 @@ def lesson() -> Lesson:
     draw(axes["patches"], patches, "im2col: a column for each\npatch of the image 1 to 16", numbers=True)
     axes["patches"].set(xlabel="output", ylabel="weight", xticks=range(4), yticks=range(9))
     alt = "The matrix of a 3x3 convolution on a 4x4 image and on an 8x8 image, its transpose, and im2col's patches"
-    return Lesson("A convolution is a matrix product", "\n".join(lines), (Drawing("matrix", alt, figure),))
+    return Lesson("matrix", "A convolution is a matrix product", "\n".join(lines), (Drawing("matrix", alt, figure),))

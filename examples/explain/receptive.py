@@ -4,7 +4,8 @@ It grows with each layer, faster behind a stride and with dilation. fields.py ha
 confirms every field shown here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -14,15 +15,15 @@ from tabulate import tabulate
 from torch import nn
 
 from examples.explain.fields import Stage, seen, stages, support, window
-from examples.explain.lesson import BadArgument, Drawing, Lesson, build
+from examples.explain.lesson import ArgumentError, Drawing, Lesson, build
 from tritonconv.nn import Conv2d
 
 CHANNELS = 64  # C in the count of weights; any number gives the same multiples of C^2
 SIDE = 31  # of the image that the stacks see
 
 
-def stack(*options: dict[str, int], kernel: int = 3) -> list[nn.Module]:
-    """Convolutions of one channel, one for each options; only their sizes matter."""
+def stack(*options: dict[str, Any], kernel: int = 3) -> list[nn.Module]:
+    """A convolution of one channel for each `options`; only their sizes matter."""
     return [Conv2d(1, 1, kernel, device="meta", **each) for each in options]
 
 
@@ -54,13 +55,13 @@ def lesson(network: str = "mnist-cnn3", layer: int | None = None, unit: Sequence
     windows = [number for number, each in enumerate(model) if hasattr(each, "kernel_size")]
     number = (windows or [len(model) - 1])[-1] if layer is None else layer
     if not 0 <= number < len(model):
-        raise BadArgument("layer", f"{number} is no layer of {network}, which has 0 to {len(model) - 1}")
+        raise ArgumentError("layer", f"{number} is no layer of {network}, which has 0 to {len(model) - 1}")
     counts = found[number].units
     at = middle(found[number]) if unit is None else tuple(unit)
     if len(at) != len(counts) or not all(0 <= place < count for place, count in zip(at, counts, strict=True)):
         first, last = by([0] * len(counts), ","), by([count - 1 for count in counts], ",")
-        raise BadArgument("unit", f"{by(at, ',')} is no unit of layer {number}, which has {first} to {last}")
-    gradient = seen(model[: number + 1], shape, at)
+        raise ArgumentError("unit", f"{by(at, ',')} is no unit of layer {number}, which has {first} to {last}")
+    gradient = seen(list(model)[: number + 1], shape, at)
     region = " and ".join(f"{first} to {last}" for first, last in support(gradient))
     title = f"Unit {by(at, ',')} of layer {number} of {network} sees pixels {region}"
     lines = [
@@ -74,7 +75,7 @@ def lesson(network: str = "mnist-cnn3", layer: int | None = None, unit: Sequence
     ]
     alt = f"Gradient of one unit over the input, and a frame around its receptive field: {title}"
     drawings = (Drawing(f"receptive-{network}", alt, _unit(gradient, title)), _stacks())
-    return Lesson(f"The receptive field in {network}", "\n".join(lines), drawings)
+    return Lesson(f"receptive-{network}", f"The receptive field in {network}", "\n".join(lines), drawings)
 
 
 def middle(stage: Stage) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ def by(numbers: Sequence[int], separator: str = "x") -> str:
     return separator.join(map(str, numbers))
 
 
-def _table(model: Sequence[nn.Module], found: list[Stage], shape: Sequence[int]) -> str:
+def _table(model: Iterable[nn.Module], found: list[Stage], shape: Sequence[int]) -> str:
     rows: list[list[object]] = [["", "input", *[""] * 4, by(shape[1:]), 1, 1, 0]]
     for number, (layer, (fields, units)) in enumerate(zip(model, found, strict=True)):
         options = window(layer, 0) if hasattr(layer, "kernel_size") else [""] * 4
@@ -95,18 +96,24 @@ def _table(model: Sequence[nn.Module], found: list[Stage], shape: Sequence[int])
 
 
 def _unit(gradient: torch.Tensor, title: str) -> Figure:
-    """The gradient over the input, an image or a line, and its support as a frame."""
-    image = gradient if gradient.dim() == 2 else gradient[None]
-    (top, bottom), (left, right) = support(image)
-    figure = Figure(figsize=(6.5, 5.5 if gradient.dim() == 2 else 2), layout="constrained")
+    """The gradient over the input, and its support in red: a frame in an image, a span of a line."""
+    relative = (gradient / gradient.max()).numpy()
+    (top, bottom), (left, right) = [*support(gradient), *support(gradient)][:2]
+    figure = Figure(figsize=(6.5, 5.5 if gradient.dim() == 2 else 3), layout="constrained")
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots()
-    picture = axes.imshow((image / image.max()).numpy(), cmap="viridis", vmin=0, vmax=1, aspect="equal")
-    frame = Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1)
-    axes.add_patch(frame)
-    frame.set(facecolor="none", edgecolor="red", linewidth=2)
-    axes.set(xlabel="pixel", ylabel="pixel" if gradient.dim() == 2 else "", title="red: the receptive field")
-    figure.colorbar(picture, label="gradient, largest = 1", orientation="vertical" if gradient.dim() == 2 else "horizontal")
+    axes.set_xlabel("pixel")
+    if gradient.dim() == 1:
+        axes.bar(range(len(relative)), relative)
+        axes.axvspan(left - 0.5, right + 0.5, color="red", alpha=0.15, label="the receptive field")
+        axes.legend()
+        axes.set_ylabel("gradient, largest = 1")
+    else:
+        picture = axes.imshow(relative, cmap="viridis", vmin=0, vmax=1)
+        frame: dict[str, Any] = {"facecolor": "none", "edgecolor": "red", "linewidth": 2, "clip_on": False}
+        axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, **frame))
+        axes.set_ylabel("pixel")
+        figure.colorbar(picture, label="gradient, largest = 1; red: the receptive field")
     return figure
 
 

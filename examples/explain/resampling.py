@@ -6,6 +6,8 @@ which adds a 4x4 filter for each value, with weights fitted to other digits; or 
 remembers, with zeros around.
 """
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from tabulate import tabulate
@@ -16,7 +18,7 @@ from tritonconv import functional as F
 DIGIT_3 = 1500  # the first 3 of lesson.digits
 FITTED = slice(1, None, 50)  # the digits that weights are fitted to
 TENT = torch.tensor([0.25, 0.75, 0.75, 0.25])  # of bilinear interpolation: moved on by 2 and added, it gives 1
-DOUBLING = {"stride": 2, "padding": 1}  # with a 4x4 filter, (P, Q) -> (2 * P, 2 * Q)
+DOUBLING: dict[str, Any] = {"stride": 2, "padding": 1}  # with a 4x4 filter, (P, Q) -> (2 * P, 2 * Q)
 
 
 def down(x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -68,7 +70,9 @@ def lesson() -> Lesson:
     text += "\nleast: {} then {}, {:.4f}".format(*min(errors, key=errors.__getitem__), min(errors.values()))
     tent = up(small["mean"], (TENT[:, None] * TENT).view(1, 1, 4, 4))
     difference = (tent["transposed conv"] - tent["bilinear"]).abs().max()
-    text += f"\na transposed convolution with tent weights differs from bilinear interpolation by {difference:.1g} at most"
+    text += (
+        f"\na transposed convolution with tent weights differs from bilinear interpolation by {difference:.1g} at most"
+    )
     figure = Figure(figsize=(11, 8), layout="constrained")
     figure.suptitle("Down to 14x14 and up again to 28x28, with the root mean square error against the original")
     for axes, (way, image) in zip(figure.subplots(len(small), 2 + len(ways)), small.items(), strict=True):
@@ -79,4 +83,4 @@ def lesson() -> Lesson:
             if back in large[way]:
                 draw(axes[place], large[way][back][0, 0], f"{back}: {errors[way, back]:.3f}", limit=1)
     alt = "A digit halved by subsampling, max, mean and L2 pooling, and doubled again by four ways, with errors"
-    return Lesson("Down and up again", text, (Drawing("resampling", alt, figure),))
+    return Lesson("resampling", "Down and up again", text, (Drawing("resampling", alt, figure),))

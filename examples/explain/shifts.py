@@ -1,4 +1,4 @@
-"""Convolution commutes with shifts; max pooling is nearly unmoved by small ones.
+"""Convolution commutes with shifts; max pooling damps them.
 
 Equivariance: to shift an image and convolve it is to convolve it and shift the result. It is exact where the border
 wraps around; zero padding breaks it near the border. Invariance: a pooled map changes less than its input does: the
@@ -28,8 +28,8 @@ def shift(x: torch.Tensor, pixels: int) -> torch.Tensor:
 
 def equivariance(x: torch.Tensor, weight: torch.Tensor, mode: PaddingMode, pixels: int) -> torch.Tensor:
     """conv(shift(x)) - shift(conv(x)): 0 wherever both are the same."""
-    conv = {"padding": "same", "padding_mode": mode}
-    return F.conv2d(shift(x, pixels), weight, **conv) - shift(F.conv2d(x, weight, **conv), pixels)
+    after, before = (F.conv2d(image, weight, padding="same", padding_mode=mode) for image in (shift(x, pixels), x))
+    return after - shift(before, pixels)
 
 
 def inner(difference: torch.Tensor, pixels: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def lesson() -> Lesson:
         table = [[pixels, *(changes[window][pixels][measure] for window in WINDOWS)] for pixels in SHIFTS]
         head = ["shift", *map(_name, WINDOWS)]
         text += f"\n\n{title}, {len(many)} digits, max pooling by window\n" + tabulate(table, head, floatfmt=".2f")
-    return Lesson("Shifts", text, (_commute(image, weight), _changes(changes)))
+    return Lesson("shifts", "Shifts", text, (_commute(image, weight), _changes(changes)))
 
 
 def _name(window: int) -> str:
@@ -98,6 +98,6 @@ def _changes(changes: dict[int, list[tuple[float, float]]]) -> Drawing:
             axes.plot(SHIFTS, [value[measure] for value in values], "o-", label=_name(window))
         axes.set(xlabel="shift in pixels", ylabel=MEASURES[measure], xticks=SHIFTS, ylim=(-0.05, None))
         axes.grid(alpha=0.3)
-    axes.legend(title="window")
+    figure.legend(*axes.get_legend_handles_labels(), title="window", loc="outside right center")
     alt = "Change of max-pooled digits by shifts of 0 to 4 pixels: the wider the window, the smaller the change"
     return Drawing("shifts-pooling", alt, figure)
