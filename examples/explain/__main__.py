@@ -65,8 +65,8 @@ def _unit(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a row and a column such as 3,3") from None
 
 
-def show(lesson: Lesson, out: Path) -> None:
-    save(lesson, out)
+def show(lesson: Lesson, about: str, out: Path) -> None:
+    save(lesson, about, out)
     print(f"{lesson.title}\n\n{lesson.text}\n")
     for drawing in lesson.drawings:
         print(f"written: {out / drawing.name}.png")
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name, options in ALL if demo == "all" else [(demo, args)]:
             if name in DEMOS:
-                show(DEMOS[name].lesson(**options), out)
+                show(DEMOS[name].lesson(**options), (DEMOS[name].__doc__ or "").strip(), out)
         if demo in ("all", "gallery"):
             write(out / "index.html", gallery.page(out, run, tuple(DEMOS)).encode())
             print(f"written: {out / 'index.html'}")

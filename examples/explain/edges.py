@@ -4,6 +4,8 @@ A filter that takes the left pixel from the right one answers where brightness c
 with +1 from dark to bright and with -1 from bright to dark. Turned upright it finds horizontal edges.
 """
 
+from itertools import zip_longest
+
 import torch
 from matplotlib.figure import Figure
 
@@ -37,11 +39,12 @@ def lesson() -> Lesson:
     impulse = torch.zeros(1, 1, 5, 5)
     impulse[..., 2, 2] = 1
     weight = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
-    lines = []
-    for name, image in (("1x2 filter (-1, 1)", vertical), ("2x1 filter (-1, 1)", horizontal)):
-        places = [f"({row}, {column})" for row, column in image[0, 0].nonzero().tolist()]
-        lines += [f"L by the {name}: {by(L)} -> {by(image)}, not 0 at {len(places)} places, {', '.join(places)}"]
-    lines += [
+    lines = [
+        f"the letter L, {by(L)}; by the 1x2 filter (-1, 1), {by(vertical)}; by the 2x1 filter, {by(horizontal)}",
+        *(
+            "    " + "     ".join(row).rstrip()
+            for row in zip_longest(*map(signs, (L, vertical, horizontal)), fillvalue="")
+        ),
         f"a digit without padding: {by(five)} -> {by(valid)}; with a column of zeros at the right: -> {by(same)}",
         f"ReLU keeps {(positive > 0).sum()} positive answers and drops {(same < 0).sum()} negative ones",
         f"max pooling 2x2: {by(positive)} -> {by(pooled)}",
@@ -75,6 +78,11 @@ def lesson() -> Lesson:
         Drawing("correlation", "One pixel cross-correlated with a 3x3 filter and convolved with it", flipped),
     )
     return Lesson("edges", "Edges by hand", "\n".join(lines), drawings)
+
+
+def signs(image: torch.Tensor) -> list[str]:
+    """A line for each row of an image (1, 1, H, W): + above 0, - below 0, a dot for 0."""
+    return [" ".join(".+-"[int(value)] for value in row) for row in image[0, 0].sign().tolist()]
 
 
 def by(image: torch.Tensor) -> str:

@@ -36,6 +36,7 @@ class Picture(NamedTuple):
 class Section(NamedTuple):
     name: str
     title: str
+    about: list[str]  # a paragraph each
     text: str
     figures: list[Picture]
 
@@ -64,7 +65,9 @@ def page(folder: Path, run: Path | None = None, order: Sequence[str] = ()) -> st
 def _demonstration(path: Path) -> Section:
     record = json.loads(path.read_text())
     figures = [_picture(path.parent / figure["file"], figure["alt"]) for figure in record["figures"]]
-    return Section(path.name.removesuffix(RECORD), record["title"], record["text"], figures)
+    return Section(
+        path.name.removesuffix(RECORD), record["title"], record["about"].split("\n\n"), record["text"], figures
+    )
 
 
 def _run(folder: Path) -> Section:
@@ -72,7 +75,7 @@ def _run(folder: Path) -> Section:
     if not files:
         raise ArgumentError("run", f"{str(folder)!r} is not a folder with PNG files, as training writes it")
     figures = [_picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " "))) for path in files]
-    return Section("run", f"A trained network: {folder.resolve().name}", "", figures)
+    return Section("run", f"A trained network: {folder.resolve().name}", [], "", figures)
 
 
 def _picture(path: Path, alt: str) -> Picture:

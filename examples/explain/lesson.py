@@ -54,13 +54,13 @@ class Lesson:
     drawings: tuple[Drawing, ...]
 
 
-def save(lesson: Lesson, out: Path) -> None:
-    """Write the drawings, then what the gallery reads beside them: title, text, files and their descriptions."""
+def save(lesson: Lesson, about: str, out: Path) -> None:
+    """Write the drawings, then what the gallery reads beside them; `about` introduces the demonstration."""
     out.mkdir(parents=True, exist_ok=True)
     for drawing in lesson.drawings:
         write(out / f"{drawing.name}.png", drawing._repr_png_())
     figures = [{"file": f"{drawing.name}.png", "alt": drawing.alt} for drawing in lesson.drawings]
-    record = {"title": lesson.title, "text": lesson.text, "figures": figures}
+    record = {"title": lesson.title, "about": about, "text": lesson.text, "figures": figures}
     write(out / f"{lesson.name}{RECORD}", json.dumps(record, indent=2).encode())
 
 
