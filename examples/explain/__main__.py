@@ -1,7 +1,9 @@
 """Demonstrations of what convolutions do: figures as PNG files, and what they show in numbers.
 
-python -m examples.explain edges
-python -m examples.explain all
+    python -m examples.explain edges
+    python -m examples.explain all
+
+Each also leaves what the page of `gallery` needs.
 """
 
 import argparse
@@ -24,6 +26,7 @@ DEMOS: dict[str, ModuleType] = {  # in the order in which they teach
     "summary": summary,
     "algorithms": algorithms,
 }
+RAW = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
 ALL: list[tuple[str, dict[str, str]]] = [*((name, {}) for name in DEMOS), ("summary", {"network": "vgg16"})]
 
 
@@ -38,11 +41,11 @@ def parser() -> Parser:
     common.add_argument("--out", type=Path, default=Path("runs/explain"), help="folder for figures (%(default)s)")
     run = Parser(add_help=False)
     run.add_argument("--run", type=Path, metavar="DIR", help="folder of a trained network, for its figures")
-    top = Parser(prog="python -m examples.explain", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = top.add_subparsers(dest="demo", metavar="DEMO", required=True)
+    top = Parser(prog="python -m examples.explain", description=__doc__, formatter_class=RAW)
+    commands = top.add_subparsers(dest="demo", metavar="DEMONSTRATION", required=True)
     for name, module in DEMOS.items():
         text = module.__doc__ or ""
-        commands.add_parser(name, parents=[common], help=text.splitlines()[0], description=text)
+        commands.add_parser(name, parents=[common], help=text.splitlines()[0], description=text, formatter_class=RAW)
     commands.add_parser("gallery", parents=[common, run], help="One page, index.html, of all that was demonstrated.")
     commands.add_parser("all", parents=[common, run], help="Every demonstration, and the page.")
     networks: dict[str, Any] = {

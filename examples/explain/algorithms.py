@@ -1,4 +1,4 @@
-"""One convolution by three algorithms: the bytes each moves, the memory each needs, and the time each takes.
+"""One convolution by three algorithms: bytes, memory and time.
 
 "direct" adds up tap by tap; "im2col" writes every patch out and multiplies matrices; "implicit_gemm" multiplies the
 same matrices and forms the patches on the fly, so that they never reach memory. Bytes are from `tritonconv.explain`,

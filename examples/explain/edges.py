@@ -1,7 +1,8 @@
-"""Edges of the letter L and of a digit, by filters of two weights; and what flipping a filter does.
+"""Edges by filters of two weights; and what a flipped filter does.
 
 A filter that takes the left pixel from the right one answers where brightness changes along a row: at vertical edges,
-with +1 from dark to bright and with -1 from bright to dark. Turned upright it finds horizontal edges.
+with +1 from dark to bright and with -1 from bright to dark. Turned upright it finds horizontal edges. The letter L and
+a digit show them.
 """
 
 from itertools import zip_longest

@@ -27,7 +27,7 @@ class Field(NamedTuple):
     start: int = 0
 
     def of(self, unit: int, length: int) -> tuple[int, int]:
-        """The first and the last pixel that a unit sees of `length`."""
+        """The first and the last pixel that a unit sees of `length`; the last is below the first where it sees none."""
         first = self.start + unit * self.jump
         return max(first, 0), min(first + self.size, length) - 1
 
@@ -100,7 +100,9 @@ def gradient(layers: Iterable[nn.Module], shape: Sequence[int], unit: Sequence[i
 
 
 def support(image: torch.Tensor) -> tuple[tuple[int, int], ...]:
-    """The first and the last index along each axis where `image` is not 0."""
+    """The first and the last index along each axis where `image` is not 0; none where it is 0 everywhere."""
+    if not image.any():
+        return ()
     return tuple((int(places.min()), int(places.max())) for places in image.nonzero().T)
 
 
@@ -108,6 +110,8 @@ def seen(layers: Sequence[nn.Module], shape: Sequence[int], unit: Sequence[int])
     """The gradient of a unit behind `layers`; raises ArithmeticError where its support is not the field."""
     fields = stages(layers, shape)[-1].fields
     expected = tuple(field.of(*each) for field, *each in zip(fields, unit, shape[1:], strict=True))
+    if any(last < first for first, last in expected):
+        expected = ()
     found = gradient(layers, shape, unit)
     if support(found) != expected:
         raise ArithmeticError(f"the gradient's support is {support(found)}, the field {expected}")

@@ -1,8 +1,8 @@
-"""A convolution is a product with a sparse matrix whose entries repeat; the transposed one, with its transpose.
+"""A convolution is a product with a sparse matrix.
 
-Column j of the matrix is what the convolution makes of an image in which pixel j alone is 1: a batch of all such
-images gives the matrix. Another product, im2col's, writes each patch of the image as a column and multiplies by the
-filter as one row.
+The matrix's entries repeat, and the transposed convolution is the product with its transpose. Column j is what the
+convolution makes of an image in which pixel j alone is 1: a batch of all such images gives the matrix. Another product,
+im2col's, writes each patch of the image as a column and multiplies by the filter as one row.
 """
 
 import torch

@@ -1,7 +1,7 @@
-"""The receptive field: the region of the input that one unit sees, in a network and in stacks of 3x3 convolutions.
+"""The receptive field: the part of the input that one unit sees.
 
-It grows with each layer, faster behind a stride and with dilation. fields.py has the recurrence, and a gradient that
-confirms every field shown here.
+It grows with each layer, and faster behind a stride and with dilation, in a network as in stacks of 3x3 convolutions.
+fields.py has the recurrence, and a gradient that confirms every field shown here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,6 +62,8 @@ def lesson(network: str = "mnist-cnn3", layer: int | None = None, unit: Sequence
         first, last = by([0] * len(counts), ","), by([count - 1 for count in counts], ",")
         raise ArgumentError("unit", f"{by(at, ',')} is no unit of layer {number}, which has {first} to {last}")
     gradient = seen(list(model)[: number + 1], shape, at)
+    if not gradient.any():
+        raise ArgumentError("unit", f"{by(at, ',')} of layer {number} sees nothing but padding")
     region = " and ".join(f"{first} to {last}" for first, last in support(gradient))
     title = f"Unit {by(at, ',')} of layer {number} of {network} sees pixels {region}"
     lines = [

@@ -1,9 +1,9 @@
-"""Four ways down to half the side and four ways up again, on one digit, with the error of each pair.
+"""Four ways down to half the side and four ways up again.
 
 Down, each 2x2 window becomes one value: its first pixel, its maximum, its mean, or its L2 norm (halved, so that a
 constant image keeps its value). Up: each value four times; by bilinear interpolation; by a transposed convolution,
 which adds a 4x4 filter for each value, with weights fitted to other digits; or at the place that max pooling
-remembers, with zeros around.
+remembers, with zeros around. One digit shows each pair and its error.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""A network's layers: output shapes, parameters, multiply-adds, and where memory and weights go.
+"""A network's layers: shapes, parameters, arithmetic, memory.
 
 The first table is the library torchinfo's. The second counts as teaching material does: a layer's memory is the numbers
 that it gives out for one image, an activation overwrites its input, and weights are without biases. The network lies
