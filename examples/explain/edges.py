@@ -1,4 +1,4 @@
-"""Edges by filters of two weights; and what a flipped filter does.
+"""Edges by filters of two weights, and what flipping one does.
 
 A filter that takes the left pixel from the right one answers where brightness changes along a row: at vertical edges,
 with +1 from dark to bright and with -1 from bright to dark. Turned upright it finds horizontal edges. The letter L and

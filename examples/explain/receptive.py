@@ -1,4 +1,4 @@
-"""The receptive field: the part of the input that one unit sees.
+"""The receptive field: what a unit sees of the input.
 
 It grows with each layer, and faster behind a stride and with dilation, in a network as in stacks of 3x3 convolutions.
 fields.py has the recurrence, and a gradient that confirms every field shown here.
@@ -65,18 +65,19 @@ def lesson(network: str = "mnist-cnn3", layer: int | None = None, unit: Sequence
     if not gradient.any():
         raise ArgumentError("unit", f"{by(at, ',')} of layer {number} sees nothing but padding")
     region = " and ".join(f"{first} to {last}" for first, last in support(gradient))
+    stacked = {name: sizes(layers) for name, layers in STACKS.items()}
     title = f"Unit {by(at, ',')} of layer {number} of {network} sees pixels {region}"
     lines = [
         f"{network}: the field of a unit along the first axis, in pixels, behind each layer",
         _table(model, found, shape),
         f"{title}: by the recurrence and by the gradient",
         "\nthe side of the field behind each of three convolutions 3x3, by the recurrence and by the gradient",
-        *(f"{name}: {by(sizes(layers), ', ')}" for name, layers in STACKS.items()),
+        *(f"{name}: {by(sides, ', ')}" for name, sides in stacked.items()),
         f"two 3x3 see {sizes(stack({}, {}))[-1]} pixels a side with {weights(3, 2):g} C^2 weights,"
         f" one 5x5 sees {sizes(stack({}, kernel=5))[-1]} with {weights(5, 1):g} C^2",
     ]
     alt = f"Gradient of one unit over the input, and a frame around its receptive field: {title}"
-    drawings = (Drawing(f"receptive-{network}", alt, _unit(gradient, title)), _stacks())
+    drawings = (Drawing(f"receptive-{network}", alt, _unit(gradient, title)), _stacks(stacked))
     return Lesson(f"receptive-{network}", f"The receptive field in {network}", "\n".join(lines), drawings)
 
 
@@ -119,14 +120,14 @@ def _unit(gradient: torch.Tensor, title: str) -> Figure:
     return figure
 
 
-def _stacks() -> Drawing:
+def _stacks(stacked: dict[str, list[int]]) -> Drawing:
     figure = Figure(figsize=(11, 4), layout="constrained")
     figure.suptitle("What one unit sees through three convolutions 3x3, along one axis")
     for axes, (name, layers) in zip(figure.subplots(1, 3), STACKS.items(), strict=True):
         _cone(axes, layers)
-        axes.set(title=f"{name}: {by(sizes(layers), ', ')}", xlabel="pixel", yticks=range(4))
+        axes.set(title=f"{name}: {by(stacked[name], ', ')}", xlabel="pixel", yticks=range(4))
         axes.set_yticklabels(["input", "conv 1", "conv 2", "conv 3"])
-    alt = "; ".join(f"{name}: a unit sees {by(sizes(layers), ', ')} pixels" for name, layers in STACKS.items())
+    alt = "; ".join(f"{name}: a unit sees {by(sides, ', ')} pixels" for name, sides in stacked.items())
     return Drawing("receptive-stacks", alt, figure)
 
 
