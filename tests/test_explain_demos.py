@@ -460,6 +460,27 @@ def test_the_page_escapes_what_it_is_given(tmp_path):
     assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [evil]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("edges.png", None, "No such file"),
+        ("edges.png", b"JPEG", "edges.png is no PNG file"),
+        ("edges.lesson.json", b"{", "run that demonstration again"),
+        ("edges.lesson.json", b"{}", "run that demonstration again"),
+    ],
+)
+def test_the_page_names_what_it_cannot_read(name, content, message, tmp_path, capsys):
+    demonstrate(tmp_path, "edges")
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as exit:
+        main(["gallery", "--out", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and "argument --out: " in err and message in err and err.count("\n") == 1
+    assert not (tmp_path / "index.html").exists()
+
+
 def test_gallery_of_what_a_demonstration_wrote(tmp_path, capsys):
     assert main(["matrix", "--out", str(tmp_path)]) == main(["gallery", "--out", str(tmp_path)]) == 0
     page = Page((tmp_path / "index.html").read_text())

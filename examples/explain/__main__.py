@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from examples.atomic import write
 from examples.explain import algorithms, edges, gallery, matrix, receptive, resampling, shifts, summary
-from examples.explain.lesson import ArgumentError, Lesson, save
+from examples.explain.lesson import ArgumentError, Lesson, put, save
 from examples.networks import NETWORKS
 
 DEMOS: dict[str, ModuleType] = {  # in the order in which they teach
@@ -84,12 +83,10 @@ def main(argv: list[str] | None = None) -> int:
             if name in DEMOS:
                 show(DEMOS[name].lesson(**options), (DEMOS[name].__doc__ or "").strip(), out)
         if demo in ("all", "gallery"):
-            write(out / "index.html", gallery.page(out, run, tuple(DEMOS)).encode())
+            put(out / "index.html", gallery.page(out, run, tuple(DEMOS)).encode())
             print(f"written: {out / 'index.html'}")
     except ArgumentError as error:
         top.error(f"argument --{error.name}: {error}")
-    except OSError as error:
-        top.error(f"argument --out: cannot write to {str(out)!r}: {error.strerror}")
     return 0
 
 

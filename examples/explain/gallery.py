@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from examples.explain.lesson import RECORD, ArgumentError
 
 TITLE = "What convolutions do"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CAPTIONS = {  # of the figures that training writes; another file is called by its name
     "curves": "Loss and accuracy of the training and the test set by epoch",
     "filters": "The filters that the first convolution learned",
@@ -63,8 +64,13 @@ def page(folder: Path, run: Path | None = None, order: Sequence[str] = ()) -> st
 
 
 def _demonstration(path: Path) -> Section:
-    record = json.loads(path.read_text())
-    figures = [_picture(path.parent / figure["file"], figure["alt"]) for figure in record["figures"]]
+    try:
+        record = json.loads(path.read_text())
+        figures = [_picture(path.parent / figure["file"], figure["alt"]) for figure in record["figures"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArgumentError(
+            "out", f"{path} or its figures cannot be read ({error}); run that demonstration again"
+        ) from None
     return Section(
         path.name.removesuffix(RECORD), record["title"], record["about"].split("\n\n"), record["text"], figures
     )
@@ -74,11 +80,16 @@ def _run(folder: Path) -> Section:
     files = sorted(folder.glob("*.png"))
     if not files:
         raise ArgumentError("run", f"{str(folder)!r} is not a folder with PNG files, as training writes it")
-    figures = [_picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " "))) for path in files]
+    try:
+        figures = [_picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " "))) for path in files]
+    except (OSError, ValueError) as error:
+        raise ArgumentError("run", str(error)) from None
     return Section("run", f"A trained network: {folder.resolve().name}", [], "", figures)
 
 
 def _picture(path: Path, alt: str) -> Picture:
     content = path.read_bytes()
+    if not content.startswith(SIGNATURE):
+        raise ValueError(f"{path} is no PNG file")
     width, height = (int.from_bytes(content[place : place + 4], "big") for place in (16, 20))  # PNG's first chunk
     return Picture(base64.b64encode(content).decode(), alt, width, height)

@@ -57,12 +57,20 @@ class Lesson:
 
 def save(lesson: Lesson, about: str, out: Path) -> None:
     """Write the drawings, then what the gallery reads beside them; `about` introduces the demonstration."""
-    out.mkdir(parents=True, exist_ok=True)
     for drawing in lesson.drawings:
-        write(out / f"{drawing.name}.png", drawing._repr_png_())
+        put(out / f"{drawing.name}.png", drawing._repr_png_())
     figures = [{"file": f"{drawing.name}.png", "alt": drawing.alt} for drawing in lesson.drawings]
     record = {"title": lesson.title, "about": about, "text": lesson.text, "figures": figures}
-    write(out / f"{lesson.name}{RECORD}", json.dumps(record, indent=2).encode())
+    put(out / f"{lesson.name}{RECORD}", json.dumps(record, indent=2).encode())
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file into the folder --out, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, content)
+    except OSError as error:
+        raise ArgumentError("out", f"cannot write to {str(path.parent)!r}: {error.strerror}") from None
 
 
 def build(network: str, device: str = "cpu") -> tuple[nn.Sequential, tuple[int, ...]]:
