@@ -498,7 +498,7 @@ def test_the_notebook_is_the_one_that_is_made_and_has_no_outputs():
     assert NOTEBOOK.read_text() == notebook(), "run python -m examples.explain.notebook"
     cells = nbformat.read(NOTEBOOK, 4).cells
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
-    assert sum("show(" in cell.source for cell in cells[2:]) == len(ALL)
+    assert sum("show(" in cell.source for cell in cells[3:]) == len(ALL)
 
 
 @pytest.mark.slow

@@ -13,13 +13,13 @@ from examples.explain.__main__ import ALL, DEMOS
 from examples.explain.gallery import TITLE
 
 NOTEBOOK = Path(__file__).parent.parent / "explain.ipynb"
-SETUP = f"""\
+PATH = """\
 import sys
 from pathlib import Path
 
 root = next(path for path in [Path.cwd(), *Path.cwd().parents] if (path / "examples" / "explain").is_dir())
-sys.path.insert(0, str(root))
-
+sys.path.insert(0, str(root))"""
+SHOW = f"""\
 from examples.explain import {", ".join(sorted(DEMOS))}
 
 
@@ -30,7 +30,11 @@ def show(lesson):
 
 def notebook() -> str:
     """Its file's text, without outputs, the same each time."""
-    cells = [new_markdown_cell(f"# {TITLE}\n\nRun the cells from top to bottom."), new_code_cell(SETUP)]
+    cells = [
+        new_markdown_cell(f"# {TITLE}\n\nRun the cells from top to bottom."),
+        new_code_cell(PATH),
+        new_code_cell(SHOW),
+    ]
     for name, options in ALL:
         arguments = ", ".join(f'{option}="{value}"' for option, value in options.items())
         title, _, about = (DEMOS[name].__doc__ or "").partition("\n")
