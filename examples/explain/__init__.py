@@ -1,0 +1,1 @@
+"""What convolutions do, in figures and numbers: `python -m examples.explain --help`."""
