@@ -68,7 +68,7 @@ class Result:
     def reached(self) -> str:
         if not self.accuracies:
             return self.note
-        spread = f" ± {statistics.stdev(self.accuracies):.2%}" if len(self.accuracies) > 1 else ""
+        spread = f" +- {statistics.stdev(self.accuracies):.2%}" if len(self.accuracies) > 1 else ""
         return f"{statistics.mean(self.accuracies):.2%}{spread}".replace("%", " %")
 
 

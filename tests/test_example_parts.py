@@ -656,7 +656,7 @@ def test_a_result_has_mean_and_spread_over_seeds_and_says_what_was_left_out(tmp_
     for seed, accuracy in enumerate((0.9, 0.94, 0.98)):
         finished(tmp_path / f"seed-{seed}", accuracy)
     found = results.result("nielsen-1", tmp_path, command, "")
-    assert found.reached == "94.00 % ± 4.00 %" and found.seconds == 6.0 and found.parameters == 289_630
+    assert found.reached == "94.00 % +- 4.00 %" and found.seconds == 6.0 and found.parameters == 289_630
     assert found.trained_on == "50 images, 3 epochs of 60; tested on 20; of mnist"
     whole = results.result("mnist1d-cnn", tmp_path / "nothing", command, "")
     assert whole.reached == "not run" and whole.seconds is None

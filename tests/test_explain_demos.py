@@ -1,6 +1,9 @@
 """examples/explain: what each demonstration finds and draws, the command line, the page, the notebook."""
 
+import contextlib
+import io
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,7 +15,8 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from examples.explain import algorithms, edges, fields, gallery, matrix, receptive, resampling, shifts, summary
+from examples import data, figures, train
+from examples.explain import algorithms, edges, fields, gallery, matrix, receptive, resampling, shifts, summary, trained
 from examples.explain.__main__ import ALL, DEMOS, main
 from examples.explain.lesson import ArgumentError, Lesson, build, digits, require_equal
 from examples.explain.notebook import NOTEBOOK, notebook
@@ -353,6 +357,40 @@ def test_the_table_says_whose_times_they_are(lessons):
     assert "1,806,336" in text and "sm_90" in text
 
 
+# a trained network
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a small run of examples.train."""
+    out = tmp_path_factory.mktemp("run")
+    sizes = ["--limit=24", "--epochs=1", "--batch-size=10", "--device=cpu"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert train.main(["mnist1d-cnn", *sizes, "--out", str(out)]) == 0
+    return out / "seed-0"
+
+
+def test_a_trained_network_is_told_and_drawn_as_it_was_tested(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    shown = trained.lesson(run)
+    assert f"mnist1d-cnn: {metrics['test_accuracy']:.2%} of 1,000 test images (reported: about 83 %)" in shown.text
+    assert "trained on 24 images, 1 epochs, with the weights of epoch 1" in shown.text
+    names = {"curves", "misclassified", "confusion", "filters-1", "filters-2", "filters-3", "feature_maps"}
+    assert {drawing.name.removeprefix("trained-") for drawing in shown.drawings} == names
+    labels, predictions = data.load("mnist1d").test_labels, torch.tensor(metrics["test_predictions"])
+    (a, b, count), *_ = figures.confused(labels, predictions, data.DIGITS)
+    assert f"taken for one another: {a} and {b} ({count})" in shown.text
+
+
+def test_a_run_on_other_images_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test_accuracy"] += 0.001
+    (tmp_path / "copy" / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ArgumentError, match="was tested on other images"):
+        trained.lesson(tmp_path / "copy")
+
+
 # command line, page, notebook
 
 
@@ -366,7 +404,7 @@ def test_the_table_says_whose_times_they_are(lessons):
         (["receptive", "--unit", "3;3"], "argument --unit: '3;3' is not a row and a column such as 3,3"),
         (["receptive", "--unit", "9,9"], "argument --unit: 9,9 is no unit of layer 6, which has 0,0 to 6,6"),
         (["gallery", "--out", "nowhere"], "argument --out: no demonstration is in 'nowhere'"),
-        (["gallery", "--run", "nowhere"], "argument --run: 'nowhere' is not a folder with PNG files"),
+        (["trained", "--run", "nowhere"], "argument --run: 'nowhere' has no finished run of examples.train"),
         (["matrix", "--out", "file"], "argument --out: cannot write to 'file'"),
     ],
 )
@@ -434,17 +472,11 @@ def demonstrate(folder: Path, name: str, **record) -> None:
 def test_the_page_holds_all_and_needs_nothing_else(tmp_path):
     for name in ("zoo", "summary-vgg16", "edges"):
         demonstrate(tmp_path, name)
-    run = tmp_path / "trained"
-    run.mkdir()
-    for name in ("confusion", "own_figure"):
-        (run / f"{name}.png").write_bytes(PNG)
-    text = gallery.page(tmp_path, run, tuple(DEMOS))
+    text = gallery.page(tmp_path, tuple(DEMOS))
     page = Page(text)
     pictures = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert [picture["alt"] for picture in pictures] == [
-        *("edges", "summary-vgg16", "zoo"),  # in the order in which they teach, the unknown one last
-        *(gallery.CAPTIONS["confusion"], "own figure"),
-    ]
+    # in the order in which they teach, the unknown one last
+    assert [picture["alt"] for picture in pictures] == ["edges", "summary-vgg16", "zoo"]
     assert all(picture["src"].startswith("data:image/png;base64,iVBOR") for picture in pictures)
     assert {(picture["width"], picture["height"]) for picture in pictures} == {("3", "2")}
     assert "http" not in text and not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}

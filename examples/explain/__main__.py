@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from examples.explain import algorithms, edges, gallery, matrix, receptive, resampling, shifts, summary
+from examples.explain import algorithms, edges, gallery, matrix, receptive, resampling, shifts, summary, trained
 from examples.explain.lesson import ArgumentError, Lesson, put, save
 from examples.networks import NETWORKS
 
@@ -25,8 +25,12 @@ DEMOS: dict[str, ModuleType] = {  # in the order in which they teach
     "summary": summary,
     "algorithms": algorithms,
 }
+COMMANDS = DEMOS | {"trained": trained}
 RAW = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
-ALL: list[tuple[str, dict[str, str]]] = [*((name, {}) for name in DEMOS), ("summary", {"network": "vgg16"})]
+ALL: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in DEMOS),
+    ("summary", {"network": "vgg16"}),
+]
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,15 +42,16 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     common = Parser(add_help=False)
     common.add_argument("--out", type=Path, default=Path("runs/explain"), help="folder for figures (%(default)s)")
-    run = Parser(add_help=False)
-    run.add_argument("--run", type=Path, metavar="DIR", help="folder of a trained network, for its figures")
     top = Parser(prog="python -m examples.explain", description=__doc__, formatter_class=RAW)
     commands = top.add_subparsers(dest="demo", metavar="DEMONSTRATION", required=True)
-    for name, module in DEMOS.items():
+    for name, module in COMMANDS.items():
         text = module.__doc__ or ""
         commands.add_parser(name, parents=[common], help=text.splitlines()[0], description=text, formatter_class=RAW)
-    commands.add_parser("gallery", parents=[common, run], help="One page, index.html, of all that was demonstrated.")
-    commands.add_parser("all", parents=[common, run], help="Every demonstration, and the page.")
+    commands.add_parser("gallery", parents=[common], help="One page, index.html, of all that was demonstrated.")
+    commands.add_parser("all", parents=[common], help="Every demonstration, and the page.")
+    for name, default in (("trained", trained.RUN), ("all", None)):
+        text = f"folder that examples.train left, such as {trained.RUN}"
+        commands.choices[name].add_argument("--run", type=Path, metavar="DIR", default=default, help=text)
     networks: dict[str, Any] = {
         "choices": tuple(NETWORKS),
         "default": "mnist-cnn3",
@@ -67,6 +72,10 @@ def _unit(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a row and a column such as 3,3") from None
 
 
+def _trained(run: Path | None) -> list[tuple[str, dict[str, Any]]]:
+    return [] if run is None else [("trained", {"run": run})]
+
+
 def show(lesson: Lesson, about: str, out: Path) -> None:
     save(lesson, about, out)
     print(f"{lesson.title}\n\n{lesson.text}\n")
@@ -77,13 +86,14 @@ def show(lesson: Lesson, about: str, out: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     top = parser()
     args = vars(top.parse_args(argv))
-    demo, out, run = args.pop("demo"), args.pop("out"), args.pop("run", None)
+    demo, out = args.pop("demo"), args.pop("out")
+    run = args.pop("run") if demo == "all" else None
     try:
-        for name, options in ALL if demo == "all" else [(demo, args)]:
-            if name in DEMOS:
-                show(DEMOS[name].lesson(**options), (DEMOS[name].__doc__ or "").strip(), out)
+        for name, options in [*ALL, *_trained(run)] if demo == "all" else [(demo, args)]:
+            if name in COMMANDS:
+                show(COMMANDS[name].lesson(**options), (COMMANDS[name].__doc__ or "").strip(), out)
         if demo in ("all", "gallery"):
-            put(out / "index.html", gallery.page(out, run, tuple(DEMOS)).encode())
+            put(out / "index.html", gallery.page(out, tuple(COMMANDS)).encode())
             print(f"written: {out / 'index.html'}")
     except ArgumentError as error:
         top.error(f"argument --{error.name}: {error}")

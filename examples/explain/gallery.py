@@ -1,4 +1,4 @@
-"""One page, index.html, of all demonstrations in a folder and, if asked, of a trained run's figures.
+"""One page, index.html, of all demonstrations in a folder.
 
 Images lie within the page and nothing is loaded from elsewhere, so that the one file can be sent, read and printed.
 """
@@ -15,14 +15,6 @@ from examples.explain.lesson import RECORD, ArgumentError
 
 TITLE = "What convolutions do"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CAPTIONS = {  # of the figures that training writes; another file is called by its name
-    "curves": "Loss and accuracy of the training and the test set by epoch",
-    "filters": "The filters that the first convolution learned",
-    "feature_maps": "Feature maps of one input",
-    "wrong": "Misclassified test images, with their true and their predicted labels",
-    "misclassified": "Misclassified test images, with their true and their predicted labels",
-    "confusion": "How often each class was predicted for each true class",
-}
 
 
 class Picture(NamedTuple):
@@ -42,18 +34,16 @@ class Section(NamedTuple):
     figures: list[Picture]
 
 
-def page(folder: Path, run: Path | None = None, order: Sequence[str] = ()) -> str:
-    """The HTML of what `folder` holds, the demonstrations in `order` first, and of the PNG files in `run`."""
+def page(folder: Path, order: Sequence[str] = ()) -> str:
+    """The HTML of what `folder` holds, the demonstrations in `order` first."""
     rank = {name: place for place, name in enumerate(order)}
     records = sorted(
         folder.glob(f"*{RECORD}"),
         key=lambda path: (rank.get(path.name.split("-")[0].split(".")[0], len(rank)), path.name),
     )
     sections = [_demonstration(path) for path in records]
-    if run is not None:
-        sections.append(_run(run))
     if not sections:
-        raise ArgumentError("out", f"no demonstration is in {str(folder)!r}; run some first, or give --run")
+        raise ArgumentError("out", f"no demonstration is in {str(folder)!r}; run some first")
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -74,17 +64,6 @@ def _demonstration(path: Path) -> Section:
     return Section(
         path.name.removesuffix(RECORD), record["title"], record["about"].split("\n\n"), record["text"], figures
     )
-
-
-def _run(folder: Path) -> Section:
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise ArgumentError("run", f"{str(folder)!r} is not a folder with PNG files, as training writes it")
-    try:
-        figures = [_picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " "))) for path in files]
-    except (OSError, ValueError) as error:
-        raise ArgumentError("run", str(error)) from None
-    return Section("run", f"A trained network: {folder.resolve().name}", [], "", figures)
 
 
 def _picture(path: Path, alt: str) -> Picture:
