@@ -13,11 +13,20 @@ left, right]. An argmax is what backward needs to know of a pooled output (kerne
 import functools
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import torch
-from torch.autograd import forward_ad
+from torch._C import (
+    _get_tracing_state,
+    _is_any_autocast_enabled,
+    _is_torch_function_mode_enabled,
+    _len_torch_dispatch_stack,
+)
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import _profiler_enabled, forward_ad
+from torch.compiler import is_dynamo_compiling
 from torch.utils.flop_counter import flop_registry
 
 from tritonconv.layouts import is_channels_last, memory_format
@@ -25,7 +34,8 @@ from tritonconv.ops import plan
 from tritonconv.ops.plan import Plan, Tensors
 
 Grads = tuple[torch.Tensor | None, ...]
-Arguments, Answer = ParamSpec("Arguments"), TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 operators: Any = SimpleNamespace()
 _registered = torch.ops.tritonconv
@@ -178,13 +188,10 @@ class _Known(NamedTuple):
     values: dict[str, Any]
     names: tuple[str, ...]  # of what is saved
     places: tuple[int, ...]  # of those among arguments and results
+    is_wanted: bool  # whether a tensor has a gradient
 
     def run(self, tensors: Sequence[torch.Tensor | None]) -> Any:
-        if torch.is_grad_enabled():
-            for t in tensors:
-                if t is not None and t.requires_grad:
-                    return self.eager(self, *tensors)
-        return self.plan.run(tensors)
+        return self.eager(self, *tensors) if self.is_wanted and torch.is_grad_enabled() else self.plan.run(tensors)
 
 
 def _known(kind: type[Operator], eager: Callable[..., Tensors], values: Sequence[Any]) -> _Known | None:
@@ -196,7 +203,8 @@ def _known(kind: type[Operator], eager: Callable[..., Tensors], values: Sequence
     asked = _call(kind, values)
     names = (*asked.saved(), *_links(kind))
     places = map((*kind.tensors, *kind.results, *_links(kind)).index, names)
-    return _Known(eager, found, _remembered(asked)[1], names, tuple(places))
+    is_wanted = any(t is not None and t.requires_grad for t in values[:count])
+    return _Known(eager, found, _remembered(asked)[1], names, tuple(places), is_wanted)
 
 
 def _eager_function(kind: type[Operator]) -> Any:
@@ -352,7 +360,7 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
     def call(*values: Any) -> Any:
         if not _is_plain():
             return getattr(_registered, kind.name)(*values)
-        if kind.autocast and torch._C._is_any_autocast_enabled():
+        if kind.autocast and _is_any_autocast_enabled():
             values = _cast(values)
         types = tuple(map(type, values))
         if list in types:
@@ -379,35 +387,35 @@ def shortcut(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answe
 
     That is: where all it did was to call one operator with tensors that it was given, and to answer with its results.
     """
-    calls: dict[Any, tuple[_Known, list[int], Any] | None] = {}
+    calls: dict[Any, _Traced | None] = {}
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
-        if not _is_plain() or torch._C._is_any_autocast_enabled():
+        if not _is_plain() or _is_any_autocast_enabled():
             return function(*args, **kwargs)
         tensors: list[torch.Tensor | None] = []
         others: list[Any] = [*kwargs]
+        value: Any
         for value in (*args, *kwargs.values()) if kwargs else args:
             kind = type(value)
             others.append(kind)
             if kind in SCALARS:
                 others.append(value)
             elif kind in PLAIN:
-                tensors.append(value)  # type: ignore[arg-type]
-            elif kind is tuple and SCALARS.issuperset(map(type, value)):  # type: ignore[call-overload]
-                others += value, *map(type, value)  # type: ignore[call-overload, misc]
+                tensors.append(value)
+            elif kind is tuple and SCALARS.issuperset(map(type, value)):
+                others += value, *map(type, value)
             else:
                 return function(*args, **kwargs)
-        if (key := plan.key(tensors, tuple(others))) is None:
+        if (key := plan.key(tensors, others)) is None:
             return function(*args, **kwargs)
-        tensors.append(None)
         if (found := calls.get(key)) is not None:
-            known, places, answers = found
-            outputs = known.run([tensors[place] for place in places])
-            return outputs[answers] if type(answers) is int else tuple([outputs[i] for i in answers])
+            known, places, answer_of = found
+            return answer_of(known.run(tuple(map([*tensors, None].__getitem__, places)) if places else tensors))
         if key in calls:
             return function(*args, **kwargs)
-        token = _seen.set(seen := [])
+        seen: list[Any] = []
+        token = _seen.set(seen)
         try:
             answer = function(*args, **kwargs)
         finally:
@@ -418,29 +426,37 @@ def shortcut(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answe
     return call
 
 
-def _traced(seen: Sequence[tuple[_Known | None, Any, Any]], tensors: Sequence[Any], answer: Any) -> Any:
-    """The call that was all of a function, where among its tensors the operator's are, and which results it answers."""
+class _Traced(NamedTuple):
+    """What a function does: an operator's call."""
+
+    known: _Known
+    places: list[int] | None  # of the operator's tensors among the function's, the last for None, unless they are those
+    answer_of: Callable[[Tensors], Any]
+
+
+def _traced(seen: Sequence[Any], tensors: Sequence[torch.Tensor | None], answer: Any) -> _Traced | None:
+    """None if it did something else, too."""
     if len(seen) != 1 or seen[0][0] is None:
         return None
     known, given, outputs = seen[0]
-    ids = [*map(id, tensors)], [*map(id, outputs)]
+    own, results = [*map(id, tensors), id(None)], [*map(id, outputs)]
     try:
-        places = [ids[0].index(id(t)) for t in given]
-        answers = [ids[1].index(id(t)) for t in _several(answer)]
+        places = [own.index(id(t)) for t in given]
+        answers = [results.index(id(t)) for t in _several(answer)]
     except ValueError:
         return None
-    return known, places, answers if isinstance(answer, tuple) else answers[0]
+    return _Traced(known, None if places == [*range(len(tensors))] else places, itemgetter(*answers))
 
 
 def _is_plain() -> bool:
     """Whether nothing but autograd and autocast has a say in what a call of an operator does."""
     return not (
-        torch.compiler.is_dynamo_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch.autograd._profiler_enabled()
+        is_dynamo_compiling()
+        or _len_torch_dispatch_stack()
+        or _is_torch_function_mode_enabled()
+        or peek_interpreter_stack() is not None
+        or _get_tracing_state() is not None
+        or _profiler_enabled()
         or forward_ad._current_level >= 0
     )
 
