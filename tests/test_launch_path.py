@@ -57,12 +57,15 @@ def spied() -> list[tuple]:
 
     class Spy(driver.active.launcher_cls):
         def __init__(self, source, metadata):
-            self.kinds = source.signature
             super().__init__(source, metadata)
+            kinds, launch = source.signature, self.launch
 
-        def __call__(self, *arguments):
-            calls.append((arguments[:3], arguments[9:], self.kinds))
-            super().__call__(*arguments)
+            def spy(*given):  # before Triton 3.7 the kernel's arguments come one by one
+                arguments = given[-1] if isinstance(given[-1], tuple | list) else given[-len(kinds) :]
+                calls.append((given[:3], arguments, kinds))
+                launch(*given)
+
+            self.launch = spy
 
     driver.active.launcher_cls = Spy
     return calls

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from triton.compiler import CompiledKernel
 
 from tritonconv import jit, tuning
 from tritonconv.layouts import storage
@@ -71,9 +72,12 @@ class _Step:
         on_tensors = {name: place.of(tensors) for name, place in self.places.items()}
         compiled = self.launch._replace(arguments=self.launch.arguments | on_tensors).run()
         if compiled is not None:
-            names = [p.name for p in self.launch.kernel.params]
-            addressed = [(names.index(name), place.tensor, place.offset) for name, place in self.places.items()]
-            self.run = jit.Again(compiled, jit.common_device(on_tensors.values()), self.launch, addressed).run
+            self._keep(compiled, jit.common_device(on_tensors.values()))
+
+    def _keep(self, compiled: CompiledKernel, device: torch.device) -> None:
+        names = [p.name for p in self.launch.kernel.params]
+        addressed = [(names.index(name), place.tensor, place.offset) for name, place in self.places.items()]
+        self.run = jit.Again(compiled, device, self.launch, addressed).run
 
 
 class _Watch(TorchDispatchMode):
