@@ -131,7 +131,9 @@ class Plan:
 
 
 def _allocator(t: torch.Tensor) -> Callable[[], torch.Tensor | Any]:
-    return functools.partial(torch.empty_strided, t.shape, t.stride(), dtype=t.dtype, device=t.device)
+    """For tensors like it, of which this one is left without its memory: by a few arguments torch takes longer."""
+    t.untyped_storage().resize_(0)
+    return functools.partial(torch.empty_like, t)
 
 
 def _nothing() -> None:
