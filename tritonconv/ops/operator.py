@@ -437,7 +437,7 @@ class _Traced(NamedTuple):
 
 def _traced(seen: Sequence[Any], tensors: Sequence[torch.Tensor | None], answer: Any) -> _Traced | None:
     """None if it did something else, too."""
-    if len(seen) != 1 or seen[0][0] is None:
+    if not seen or seen[0][0] is None:
         return None
     known, given, outputs = seen[0]
     own, results = [*map(id, tensors), id(None)], [*map(id, outputs)]
