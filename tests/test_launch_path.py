@@ -52,17 +52,20 @@ def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
 
 
 def spied() -> list[tuple]:
-    """The grid, the arguments and their types of each launch from here on."""
+    """The grid with the stream, the arguments and their types of each launch from here on."""
     calls: list[tuple] = []
 
     class Spy(driver.active.launcher_cls):
         def __init__(self, source, metadata):
-            self.kinds = source.signature
             super().__init__(source, metadata)
+            kinds, launch = source.signature, self.launch
 
-        def __call__(self, *arguments):
-            calls.append((arguments[:3], arguments[9:], self.kinds))
-            super().__call__(*arguments)
+            def spy(*given):  # before Triton 3.7 the kernel's arguments come one by one
+                arguments = given[-1] if isinstance(given[-1], tuple | list) else given[-len(kinds) :]
+                calls.append((given[:4], arguments, kinds))
+                launch(*given)
+
+            self.launch = spy
 
     driver.active.launcher_cls = Spy
     return calls
@@ -105,6 +108,27 @@ def every_layer_launches_again_what_it_launched(gpu: ModuleType) -> None:
         assert seen[1] == seen[2], name  # from the second call on there is a plan
         assert [len(call) for call in seen[0]] == [len(call) for call in seen[1]], name
         assert seen[0] == seen[1], name
+
+
+def what_may_change_is_asked_for_each_time(gpu: ModuleType) -> None:
+    """By a launch that was made before: the stream, who watches launches, memory that Triton allocates."""
+    calls, x = spied(), torch.ones(16)
+    for _ in range(2):
+        for stream in (0, 7, 7, 0):
+            driver.active.get_current_stream = lambda device=0, stream=stream: stream
+            tritonconv.functional.relu(x)
+            assert calls[-1][0][3] == stream
+    watcher = lambda *_: None  # noqa: E731
+    triton.knobs.runtime.launch_enter_hook.add(watcher)
+    with pytest.raises(AssertionError, match="no hook is set"):
+        tritonconv.functional.relu(x)
+    triton.knobs.runtime.launch_enter_hook.remove(watcher)
+    allocated: list[int] = []
+    triton.set_allocator(lambda size, align, stream: allocated.append(size) or torch.empty(size))
+    driver.active.launcher_cls.global_scratch_size = property(lambda self: 16, lambda self, size: None)
+    for _ in range(4):
+        tritonconv.functional.relu(torch.ones(3))
+    assert len(allocated) == 4
 
 
 def cudas_limits_hold(gpu: ModuleType) -> None:
@@ -164,6 +188,10 @@ def test_every_layer_launches_again_what_it_launched():
 
 def test_a_splits_sums_lie_one_behind_the_other():
     assert failure(a_splits_sums_lie_one_behind_the_other) == ""
+
+
+def test_what_may_change_is_asked_for_each_time():
+    assert failure(what_may_change_is_asked_for_each_time) == ""
 
 
 def test_cudas_limits_hold():

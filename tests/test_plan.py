@@ -57,6 +57,10 @@ def test_an_argument_of_another_type_is_refused_as_ever(device):
     for wrong in (dict(stride=1.0), dict(stride=True), dict(stride=(1, 1.0)), dict(groups=1.0), dict(padding=False)):
         with pytest.raises(TypeError):
             TF.conv2d(x, w, **wrong)
+    known(x, w, stride=(1, 1))
+    for stride in ((1, 1.0), (1, True), (1, "1")):
+        with pytest.raises(TypeError, match="stride"):
+            TF.conv2d(x, w, stride=stride)
     for pool in (TF.max_pool2d, TF.avg_pool2d, lambda x, size, **how: TF.lp_pool2d(x, 2.0, size, **how)):
         known_size = pool(x, 2), pool(x, 2, ceil_mode=True)
         assert known_size[0].shape != known_size[1].shape
@@ -113,6 +117,7 @@ def test_what_a_plan_holds_for(device):
         return flat[start : start + x.numel()].view(IMAGE)
 
     assert plan.key([at(0)], ()) == plan.key([at(4)], ()) != plan.key([at(1)], ())
+    assert plan.key([x], ()) != plan.key([x.detach().requires_grad_()], ())
     others = [x.double(), x[:1], x.to(memory_format=torch.channels_last), x[..., :1]]
     assert len({plan.key([t], ()) for t in (x, *others)}) == 5
     assert len({plan.key([x], (1,)), plan.key([x], (2,)), plan.key([x, None], (1,))}) == 3
@@ -234,6 +239,52 @@ def test_a_view_of_an_argument_is_found_again(device):
         x = torch.randn(6, 7, device=device)[1:]
         (y,) = made.run([x])
         assert torch.equal(y, x[1:, 2:].relu())
+
+
+def relu(x: torch.Tensor) -> torch.Tensor:
+    return operators.activate(x, "relu")
+
+
+WINDOWS = (2, 2), (2, 2), (0, 0), (1, 1)
+STRAIGHT = {
+    "one of two tensors": lambda x, z: relu(z),
+    "none among them": lambda x, z: operators.convolution(x, z, None, None, None, *WINDOW, "relu", None, "auto"),
+    "two results": lambda x, z: operators.max_pool(z, *WINDOWS, False, True)[::2],
+    "the second result": lambda x, z: operators.max_pool(x, *WINDOWS, False, True)[1],
+}
+AROUND = {
+    "something before": lambda x, z: relu(z * 1),
+    "something after": lambda x, z: relu(x) + 1,
+    "two operators": lambda x, z: relu(relu(x)),
+    "no operator": lambda x, z: z,
+    "no plan": lambda x, z: operators.max_unpool(x, z, x.shape[2:]),
+}
+
+
+@pytest.mark.parametrize("name", [*STRAIGHT, *AROUND])
+def test_what_goes_straight_to_an_operators_plan(name, device):
+    """A function that calls one, and does nothing else: it is run for new arguments alone."""
+    function, ran = (STRAIGHT | AROUND)[name], []
+    call = operator.shortcut(lambda x, z: ran.append(1) or function(x, z))
+    for _ in range(3):
+        given = tensors(device, (3, 3, 4, 4), (3, 3, 4, 4))
+        if name == "no plan":
+            given[1] = torch.zeros(given[1].shape, dtype=torch.int64, device=device)
+        for one, two in zip(_several(call(*given)), _several(function(*given)), strict=True):
+            assert torch.equal(one, two) and one.requires_grad == two.requires_grad
+        with torch.no_grad():
+            assert not any(t.requires_grad for t in _several(call(*given)) if t is not given[1])
+    assert len(ran) == (1 if name in STRAIGHT else 6)
+
+
+def _several(answer) -> tuple[torch.Tensor, ...]:
+    return (answer,) if isinstance(answer, torch.Tensor) else answer
+
+
+def test_keywords_are_told_apart(device):
+    (x,) = tensors(device, IMAGE, grad=False)
+    for _ in range(3):
+        assert TF.avg_pool2d(x, 2, stride=1).shape != TF.avg_pool2d(x, 2, padding=1).shape
 
 
 def test_no_more_plans_than_are_kept(device, monkeypatch):

@@ -12,7 +12,9 @@ GRADS = "tests/test_gradcheck.py"
 PLANS = "tests/test_plan.py"
 ANOTHER_TYPE, SAME = "test_an_argument_of_another_type_is_refused_as_ever", f"{PLANS}::test_the_answer_is_the_same"
 WATCHED, HOLDS = "test_who_watches_sees_every_call", "test_what_a_plan_holds_for"
+STRAIGHT = "test_what_goes_straight_to_an_operators_plan"
 TRANSFORMED_CALL = "test_transforms_and_autocast_after_a_plain_call"
+CHANGES = "test_what_may_change_is_asked_for_each_time"
 LAUNCHED = "tests/test_launch_path.py::test_every_layer_launches_again_what_it_launched"
 TRANSFORMS = "tests/test_transforms.py"
 EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
@@ -131,7 +133,11 @@ UNPOOLED = [
         "tritonconv/functional/arguments.py",
         "tests/test_layers.py",
         [
-            ("return function(rank, *args", "return function(2, *args", "test_it_computes_what_torch_computes"),
+            (
+                "functools.partial(function, rank)",
+                "functools.partial(function, 2)",
+                "test_it_computes_what_torch_computes",
+            ),
             (".replace(parameters=parameters)", "", "test_a_function_takes_torchs_arguments"),
         ],
     ),
@@ -602,11 +608,27 @@ PLANNED = [
                 ANOTHER_TYPE,
             ),
             (" if PLAIN.issuperset(types[:count]) else None", "", "test_a_subclass_stays_one"),
-            ("        torch._C._len_torch_dispatch_stack()\n        or", "        False\n        or", WATCHED),
-            ("        or torch.autograd._profiler_enabled()\n", "", WATCHED),
+            ("        or _len_torch_dispatch_stack()\n", "", WATCHED),
+            ("        or _profiler_enabled()\n", "", WATCHED),
             ("        or forward_ad._current_level >= 0\n", "", TRANSFORMED_CALL),
-            ("if kind.autocast and torch._C._is_any_autocast_enabled():", "if False:", TRANSFORMED_CALL),
-            ("torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):", "False:", SAME),
+            ("if kind.autocast and _is_any_autocast_enabled():", "if False:", TRANSFORMED_CALL),
+            ("self.eager(self, *tensors) if self.is_wanted", "self.eager(self, *tensors) if False", SAME),
+            ("if not _is_plain() or _is_any_autocast_enabled():", "if not _is_plain():", TRANSFORMED_CALL),
+            ("if not _is_plain() or _is_any_autocast", "if _is_any_autocast", WATCHED),
+            ("others: list[Any] = [*kwargs]", "others: list[Any] = []", "test_keywords_are_told_apart"),
+            ("            others.append(kind)\n", "", ANOTHER_TYPE),
+            ("others += value, *map(type, value)", "others.append(value)", ANOTHER_TYPE),
+            (
+                "        if len(set(map(id, tensors))) == len(tensors):",
+                "        if True:",
+                "test_two_tensors_that_were_one",
+                "one tensor for two",
+            ),
+            ("if not seen or seen[0][0] is None:", "if seen[0][0] is None:", STRAIGHT),
+            ("if not seen or seen[0][0] is None:", "if not seen:", STRAIGHT),
+            ("[*range(len(tensors))] else places", "[*range(len(given))] else places", STRAIGHT),
+            ("itemgetter(*answers)", "itemgetter(*range(len(answers)))", STRAIGHT),
+            ("            seen.append((known, tensors, outputs))\n", "            pass\n", STRAIGHT),
             (
                 "            ctx.set_materialize_grads(False)",
                 "            pass",
@@ -627,15 +649,16 @@ PLANNED = [
         PLANS,
         [
             ("t.stride(), dtype, t.device, address % 16", "dtype, t.device, address % 16", HOLDS),
-            ("dtype, t.device, address % 16", "dtype, t.device", HOLDS),
+            ("t.device, address % 16, t", "t.device, t", HOLDS),
             ("parts += t.shape, t.stride(), dtype,", "parts += t.shape, t.stride(),", HOLDS),
             (
                 "        parts.append(_precision())\n",
                 "        pass\n",
                 "test_the_precision_of_products_is_asked_for_each_time",
             ),
-            ("    parts = [number, others]\n", "    parts = [number]\n", HOLDS),
-            ("    parts = [number, others]\n", "    parts = [others]\n", HOLDS),
+            ("    parts = [number, *others]\n", "    parts = [number]\n", HOLDS),
+            ("    parts = [number, *others]\n", "    parts = [*others]\n", HOLDS),
+            ("address % 16, t.requires_grad", "address % 16", HOLDS),
             (" or jit.is_recording():", ":", HOLDS),
             (" or t.is_neg():", ":", "test_what_lies_in_memory_negated"),
             ("        except RuntimeError:", "        except ValueError:", f"{TRANSFORMS}::test_gradcheck"),
@@ -648,12 +671,17 @@ PLANNED = [
             ("self.offset // t.element_size()", "0", "test_a_view_of_an_argument_is_found_again"),
             ("elif func._schema.is_mutable or not", "elif not", "test_what_does_more_than_launch_has_no_plan"),
             (" or storage(out) not in self.known:", ":", "test_what_does_more_than_launch_has_no_plan"),
-            (
-                "data_ptr() + offset\n",
-                "data_ptr()\n",
-                "tests/test_launch_path.py::test_a_splits_sums_lie_one_behind_the_other",
-            ),
             ("if self.is_floating[number] else None", "", "test_nothing_is_filled_for_an_argmax"),
+        ],
+    ),
+    *faults(
+        "tritonconv/jit.py",
+        "tests/test_launch_path.py",
+        [
+            ("data_ptr() + offset\n", "data_ptr()\n", "test_a_splits_sums_lie_one_behind_the_other"),
+            ("self.onto.get(stream)", "self.onto.get(0)", CHANGES),
+            ("        if not (launcher.global_scratch_size or", "        if not (False or", CHANGES),
+            ("        if runtime.launch_enter_hook.calls or", "        if False or", CHANGES),
         ],
     ),
 ]

@@ -3,9 +3,10 @@
 import torch
 
 from tritonconv.checks import require_tensor
-from tritonconv.ops import operators
+from tritonconv.ops import operators, shortcut
 
 
+@shortcut
 def relu(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
     """max(input, 0), elementwise; NaN stays NaN.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tritonconv.checks import Sizes, as_sizes
+from tritonconv.ops import shortcut
 
 IntOrInts = int | Sequence[int]
 Arguments = ParamSpec("Arguments")
@@ -20,10 +21,7 @@ def each_rank(
     _, *parameters = inspect.signature(function).parameters.values()
 
     def along(rank: int) -> Callable[Arguments, Answer]:
-        @functools.wraps(function)
-        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-            return function(rank, *args, **kwargs)
-
+        call = functools.update_wrapper(shortcut(functools.partial(function, rank)), function)
         call.__name__ = call.__qualname__ = f"{function.__name__}{rank}d"
         call.__doc__ = example_along(rank, function.__doc__ or "")
         call.__signature__ = inspect.signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from tritonconv.checks import (
     require_tensor,
 )
 from tritonconv.functional.arguments import IntOrInts, each_rank, window
-from tritonconv.ops import operators
+from tritonconv.ops import operators, shortcut
 from tritonconv.problems import transposed_size
 
 
@@ -82,6 +82,7 @@ def conv(
     return convolve(f"conv{rank}d", rank, input, weight, bias, *sliding, algorithm, activation, None, scale, residual)
 
 
+@shortcut
 def conv2d_bias_relu(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -109,6 +110,7 @@ def conv2d_bias_relu(
     return convolve("conv2d_bias_relu", 2, input, weight, bias, *sliding, algorithm, activation="relu")
 
 
+@shortcut
 def conv2d_bias_relu_max_pool2d(
     input: torch.Tensor,
     weight: torch.Tensor,

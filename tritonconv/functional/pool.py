@@ -7,7 +7,7 @@ import torch
 
 from tritonconv.checks import Sizes, as_count, as_sizes, require_batch, require_flags, require_tensor
 from tritonconv.functional.arguments import IntOrInts, each_rank, window
-from tritonconv.ops import operators
+from tritonconv.ops import operators, shortcut
 from tritonconv.problems import unpooled_size
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -323,6 +323,7 @@ adaptive_max_pool3d: _AdaptiveMaxPool
 adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = each_rank(adaptive_max_pool)
 
 
+@shortcut
 def avg_pool1d(
     input: torch.Tensor,
     kernel_size: IntOrInts,

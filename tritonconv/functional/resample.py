@@ -8,7 +8,7 @@ import torch
 
 from tritonconv.checks import as_integer, require_flags, require_tensor
 from tritonconv.functional.arguments import IntOrInts
-from tritonconv.ops import operators
+from tritonconv.ops import operators, shortcut
 
 # The modes by the number of axes, and what the tables call them.
 MODES: dict[str, tuple[tuple[int, ...], str]] = {
@@ -25,6 +25,7 @@ ANTIALIASED = ("bilinear", "bicubic", "lanczos")
 FloatOrFloats = float | Sequence[float]
 
 
+@shortcut
 def interpolate(
     input: torch.Tensor,
     size: IntOrInts | None = None,

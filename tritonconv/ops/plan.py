@@ -23,11 +23,11 @@ MOST = 1024
 _precision = functools.partial(torch._C._get_fp32_precision_getter, "cuda", "conv")
 
 
-def key(tensors: Sequence[torch.Tensor | None], others: tuple[Any, ...]) -> Hashable | None:
+def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashable | None:
     """What a plan for these arguments holds for; None where there can be none."""
     if (number := tuning.number()) is None or jit.is_recording():
         return None
-    parts = [number, others]
+    parts = [number, *others]
     dtype = None
     for t in tensors:
         if t is None:
@@ -40,7 +40,7 @@ def key(tensors: Sequence[torch.Tensor | None], others: tuple[Any, ...]) -> Hash
         if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
             return None
         dtype = t.dtype
-        parts += t.shape, t.stride(), dtype, t.device, address % 16
+        parts += t.shape, t.stride(), dtype, t.device, address % 16, t.requires_grad
     if dtype is torch.float32:
         parts.append(_precision())
     return tuple(parts)
@@ -63,19 +63,12 @@ class _Place(NamedTuple):
 class _Step:
     """A launch, on other tensors each time."""
 
-    compiled: CompiledKernel | None = None
-
     def __init__(self, launch: jit.Launch, places: dict[str, _Place]) -> None:
         self.launch = launch._replace(arguments=launch.arguments | dict.fromkeys(places))
         self.places = places
+        self.run: Callable[[Sequence[torch.Tensor]], None] = self.first
 
-    def run(self, tensors: Sequence[torch.Tensor]) -> None:
-        if self.compiled is not None:
-            arguments = self.arguments.copy()
-            for i, number, offset in self.addressed:
-                arguments[i] = tensors[number].data_ptr() + offset
-            jit.run_again(self.compiled, self.index, self.grid, arguments)
-            return
+    def first(self, tensors: Sequence[torch.Tensor]) -> None:
         on_tensors = {name: place.of(tensors) for name, place in self.places.items()}
         compiled = self.launch._replace(arguments=self.launch.arguments | on_tensors).run()
         if compiled is not None:
@@ -83,11 +76,8 @@ class _Step:
 
     def _keep(self, compiled: CompiledKernel, device: torch.device) -> None:
         names = [p.name for p in self.launch.kernel.params]
-        self.arguments = [self.launch.arguments[name] for name in names]
-        self.addressed = [(names.index(name), place.tensor, place.offset) for name, place in self.places.items()]
-        self.grid = (*self.launch.grid, 1, 1)[:3]
-        self.index = device.index
-        self.compiled = compiled
+        addressed = [(names.index(name), place.tensor, place.offset) for name, place in self.places.items()]
+        self.run = jit.Again(compiled, device, self.launch, addressed).run
 
 
 class _Watch(TorchDispatchMode):
@@ -123,11 +113,13 @@ class Plan:
 
     def run(self, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
         """The results; None for one of no elements."""
-        new = [allocate() for allocate in self.wanted]
-        everything: Any = [*tensors, *new]
+        everything: Any = [*tensors]
+        for allocate in self.wanted:
+            everything.append(allocate())
         for step in self.steps:
             step.run(everything)
-        return tuple(new[: self.results])
+        count = len(tensors)
+        return tuple(everything[count : count + self.results])
 
     def whole(self, results: Sequence[torch.Tensor | None]) -> Tensors:
         """With a tensor for each."""
@@ -139,7 +131,9 @@ class Plan:
 
 
 def _allocator(t: torch.Tensor) -> Callable[[], torch.Tensor | Any]:
-    return functools.partial(torch.empty_strided, t.shape, t.stride(), dtype=t.dtype, device=t.device)
+    """For tensors like it, of which this one is left without its memory: by a few arguments torch takes longer."""
+    t.untyped_storage().resize_(0)
+    return functools.partial(torch.empty_like, t)
 
 
 def _nothing() -> None:

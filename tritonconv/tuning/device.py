@@ -30,9 +30,8 @@ def target(architecture: str | None) -> Iterator[None]:
         _target.reset(token)
 
 
-def current_target() -> str | None:
-    """The machine that tiles are chosen for, which need not be there; on it nothing is tuned."""
-    return _target.get()
+# The machine that tiles are chosen for, which need not be there; on it nothing is tuned.
+current_target = _target.get
 
 
 def architecture(device: torch.device) -> str:
