@@ -63,7 +63,8 @@ def lesson(network: str = "mnist-cnn3") -> Lesson:
             ["layer", "output", "memory", "bytes", "weights", "biases"],
             intfmt=",",
         ),
-        f"memory: {_both(memory)} an image forward; {_both(apart)} where each activation's output is kept too",
+        f"memory: {_both(memory)} an image forward",
+        f"where each activation's output is kept too: {_both(apart)}",
         f"parameters: {_both(weights + biases)}",
     ]
     if network == "vgg16":
