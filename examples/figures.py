@@ -33,6 +33,7 @@ def drawings(model: nn.Sequential, images: Dataset, metrics: dict[str, Any]) -> 
         "curves": curves(metrics["step_losses"], metrics["epochs"]),
         "misclassified": misclassified(images.test_images.cpu(), labels, predictions, images.classes),
         "confusion": confusion(labels, predictions, images.classes),
+        "confused": confused_images(images.test_images.cpu(), labels, predictions, images.classes),
     }
     for number, layer in enumerate(_convolutions(model), start=1):
         found[f"filters-{number}"] = filters(layer.get_parameter("weight").detach().cpu(), number)
@@ -118,6 +119,25 @@ def confused(labels: torch.Tensor, predictions: torch.Tensor, classes: tuple[str
     order = both.flatten().sort(descending=True, stable=True).indices[:PAIRS_SHOWN].tolist()
     pairs = [divmod(place, len(classes)) for place in order]
     return [(classes[a], classes[b], int(both[a, b])) for a, b in pairs if both[a, b]]
+
+
+def confused_images(
+    images: torch.Tensor, labels: torch.Tensor, predictions: torch.Tensor, classes: tuple[str, ...]
+) -> Figure:
+    """A row for each of the most confused pairs: images (N, 1, *size) of the one class taken for the other."""
+    drawn: list[torch.Tensor | None] = []
+    titles = []
+    for pair in confused(labels, predictions, classes):
+        found = {classes.index(pair[0]), classes.index(pair[1])}
+        places = [
+            n for n, both in enumerate(zip(labels.tolist(), predictions.tolist(), strict=True)) if set(both) == found
+        ]
+        for place in places[:COLUMNS]:
+            drawn.append(images[place, 0])
+            titles.append(f"true {classes[labels[place]]}\npredicted {classes[predictions[place]]}")
+        blanks = COLUMNS - len(places[:COLUMNS])
+        drawn, titles = drawn + [None] * blanks, titles + [""] * blanks
+    return _grid("The most confused pairs, a row each", drawn, titles, "gray")
 
 
 def confusion(labels: torch.Tensor, predictions: torch.Tensor, classes: tuple[str, ...]) -> Figure:

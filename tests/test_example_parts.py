@@ -340,6 +340,17 @@ def test_the_most_confused_pairs_count_both_directions():
     assert figures.confused(labels, labels, ("a", "b", "c")) == []
 
 
+def test_the_most_confused_pairs_are_drawn_a_row_each():
+    labels, predictions = torch.tensor([1, 2, 2, 0, 1, 0, 1]), torch.tensor([2, 1, 1, 2, 1, 1, 1])
+    images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 1, 2, 2)
+    figure = figures.confused_images(images, labels, predictions, ("a", "b", "c"))
+    rows = [figure.axes[row : row + figures.COLUMNS] for row in range(0, len(figure.axes), figures.COLUMNS)]
+    shown = [[int(axes.images[0].get_array()[0, 0]) for axes in row if axes.images] for row in rows]
+    assert shown == [[0, 1, 2], [5], [3]]
+    assert rows[0][1].get_title() == "true c\npredicted b"
+    assert len(figures.confused_images(images, labels, labels, ("a", "b", "c")).axes) == figures.COLUMNS
+
+
 @pytest.mark.parametrize("size", [(28, 28), (40,)])
 def test_the_figure_of_errors_shows_what_was_misclassified(size):
     images = torch.arange(50.0).view(50, 1, *[1] * len(size)).expand(50, 1, *size)

@@ -32,7 +32,7 @@ from tritonconv.tuning import tiles
 
 REPOSITORY = Path(__file__).parent.parent
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.PARTS
-FIGURES = {f"{name}.png" for name in ("curves", "feature_maps", "misclassified", "confusion")}
+FIGURES = {f"{name}.png" for name in ("curves", "feature_maps", "misclassified", "confusion", "confused")}
 FIGURES |= {f"filters-{number}.png" for number in (1, 2, 3)}
 TRAIN, TEST = 72, 21  # digits; 60 of them are trained on, 12 choose the epoch; 21 does not divide by two processes
 STEPS = 4  # an epoch, at batch 16

@@ -375,7 +375,7 @@ def test_a_trained_network_is_told_and_drawn_as_it_was_tested(run):
     shown = trained.lesson(run)
     assert f"mnist1d-cnn: {metrics['test_accuracy']:.2%} of 1,000 test images (reported: about 83 %)" in shown.text
     assert "trained on 24 images, 1 epochs, with the weights of epoch 1" in shown.text
-    names = {"curves", "misclassified", "confusion", "filters-1", "filters-2", "filters-3", "feature_maps"}
+    names = {"curves", "misclassified", "confusion", "confused", "filters-1", "filters-2", "filters-3", "feature_maps"}
     assert {drawing.name.removeprefix("trained-") for drawing in shown.drawings} == names
     labels, predictions = data.load("mnist1d").test_labels, torch.tensor(metrics["test_predictions"])
     (a, b, count), *_ = figures.confused(labels, predictions, data.DIGITS)

@@ -19,6 +19,7 @@ ALT = {
     "curves": "Loss and accuracy of the training and the validation images by epoch",
     "feature_maps": "Feature maps of one test image, a row for each convolution",
     "misclassified": "Misclassified test images, with their true and their predicted labels",
+    "confused": "Images of the classes most often taken for one another, a row for each pair",
     "confusion": "How often each class was predicted for each true class",
 }
 
