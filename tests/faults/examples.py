@@ -178,6 +178,7 @@ FAULTS: list[Fault] = [
                 "(counts + counts.T).triu(0)",
                 "test_the_most_confused_pairs_count_both_directions",
             ),
+            ("if set(both) == found", "if set(both) <= found", "test_the_most_confused_pairs_are_drawn_a_row_each"),
             (
                 "(labels != predictions)",
                 "(labels == predictions)",
