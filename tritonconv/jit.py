@@ -132,8 +132,8 @@ def jit(fn: Callable) -> Kernel:
     return Kernel(fn, do_not_specialize=[name for name in VARYING if name in inspect.signature(fn).parameters])
 
 
-def is_recording() -> bool:
-    return _recorded.get() is not None
+# This context's recorded launches; None where none are recorded.
+recorded = _recorded.get
 
 
 @contextlib.contextmanager

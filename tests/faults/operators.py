@@ -648,8 +648,8 @@ PLANNED = [
         "tritonconv/ops/plan.py",
         PLANS,
         [
-            ("t.stride(), dtype, t.device, address % 16", "dtype, t.device, address % 16", HOLDS),
-            ("t.device, address % 16, t", "t.device, t", HOLDS),
+            ("t.stride(), dtype, t.get_device(), address % 16", "dtype, t.get_device(), address % 16", HOLDS),
+            ("t.get_device(), address % 16, t", "t.get_device(), t", HOLDS),
             ("parts += t.shape, t.stride(), dtype,", "parts += t.shape, t.stride(),", HOLDS),
             (
                 "        parts.append(_precision())\n",
@@ -659,7 +659,7 @@ PLANNED = [
             ("    parts = [number, *others]\n", "    parts = [number]\n", HOLDS),
             ("    parts = [number, *others]\n", "    parts = [*others]\n", HOLDS),
             ("address % 16, t.requires_grad", "address % 16", HOLDS),
-            (" or jit.is_recording():", ":", HOLDS),
+            (" or jit.recorded() is not None:", ":", HOLDS),
             (" or t.is_neg():", ":", "test_what_lies_in_memory_negated"),
             ("        except RuntimeError:", "        except ValueError:", f"{TRANSFORMS}::test_gradcheck"),
             (

@@ -410,8 +410,8 @@ def shortcut(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answe
         if (key := plan.key(tensors, others)) is None:
             return function(*args, **kwargs)
         if (found := calls.get(key)) is not None:
-            known, places, answer_of = found
-            return answer_of(known.run(tuple(map([*tensors, None].__getitem__, places)) if places else tensors))
+            run, places, answer_of = found
+            return answer_of(run(tuple(map([*tensors, None].__getitem__, places)) if places else tensors))
         if key in calls:
             return function(*args, **kwargs)
         seen: list[Any] = []
@@ -430,7 +430,7 @@ def shortcut(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answe
 class _Traced(NamedTuple):
     """What a function does: an operator's call."""
 
-    known: _Known
+    run: Callable[[Sequence[torch.Tensor | None]], Any]
     places: list[int] | None  # of the operator's tensors among the function's, the last for None, unless they are those
     answer_of: Callable[[Tensors], Any]
 
@@ -446,7 +446,8 @@ def _traced(seen: Sequence[Any], tensors: Sequence[torch.Tensor | None], answer:
         answers = [results.index(id(t)) for t in _several(answer)]
     except ValueError:
         return None
-    return _Traced(known, None if places == [*range(len(tensors))] else places, itemgetter(*answers))
+    run = known.run if known.is_wanted else known.plan.run
+    return _Traced(run, None if places == [*range(len(tensors))] else places, itemgetter(*answers))
 
 
 def _is_plain() -> bool:

@@ -25,7 +25,7 @@ _precision = functools.partial(torch._C._get_fp32_precision_getter, "cuda", "con
 
 def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashable | None:
     """What a plan for these arguments holds for; None where there can be none."""
-    if (number := tuning.number()) is None or jit.is_recording():
+    if (number := tuning.number()) is None or jit.recorded() is not None:
         return None
     parts = [number, *others]
     dtype = None
@@ -40,7 +40,7 @@ def key(tensors: Sequence[torch.Tensor | None], others: Sequence[Any]) -> Hashab
         if address == 0 or t.is_neg():  # nothing to launch on, or not what lies in memory
             return None
         dtype = t.dtype
-        parts += t.shape, t.stride(), dtype, t.device, address % 16, t.requires_grad
+        parts += t.shape, t.stride(), dtype, t.get_device(), address % 16, t.requires_grad
     if dtype is torch.float32:
         parts.append(_precision())
     return tuple(parts)
