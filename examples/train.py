@@ -93,6 +93,9 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"argument --{name}: {value} is not a whole number from {least} to {most}")
     if args.target_accuracy is not None and not 0 < args.target_accuracy <= 1:
         raise ValueError(f"argument --target-accuracy: {args.target_accuracy} is not a share above 0, such as 0.96")
+    if (args.recipe.data == "mnist1d") != args.network.startswith("mnist1d"):
+        wanted = "signals, which mnist1d has" if args.network.startswith("mnist1d") else "images, not signals"
+        raise ValueError(f"argument --data: {args.recipe.data!r} does not go into {args.network}: it takes {wanted}")
     if args.recipe.batch_size % PROCESSES:
         raise ValueError(
             f"argument --batch-size: {args.recipe.batch_size} does not divide by the {PROCESSES} processes"

@@ -282,6 +282,13 @@ def test_bad_argument_names_itself_and_the_remedy(argument, value, wanted, capsy
     assert argument in line and value in line and wanted in line
 
 
+@pytest.mark.parametrize(("network", "name"), [("mnist-cnn3", "mnist1d"), ("mnist1d-mlp", "kmnist")])
+def test_data_of_another_rank_is_refused(network, name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.main([network, "--data", name])
+    assert f"argument --data: '{name}' does not go into {network}" in capsys.readouterr().err
+
+
 def test_an_unknown_network_is_told_the_known_ones(capsys):
     with pytest.raises(SystemExit, match="2"):
         train.main(["resnet"])

@@ -219,6 +219,11 @@ FAULTS: list[Fault] = [
         "examples/train.py",
         PARTS,
         [
+            (
+                'args.recipe.data == "mnist1d") != args.network',
+                'args.recipe.data == "mnist1d") < args.network',
+                f"{WHOLE}test_data_of_another_rank_is_refused",
+            ),
             ('("seed", 0, 2**32 - 1)', '("seed", 0, 2**32)', LIMITS),
             ('("limit", 2, math.inf)', '("limit", 1, math.inf)', LIMITS),
             ("not 0 < args.target_accuracy <= 1", "not 0 < args.target_accuracy < 1", LIMITS),
