@@ -694,7 +694,7 @@ def test_a_networks_runs_are_not_run_again_and_the_budget_ends(tmp_path, monkeyp
 
 
 def test_a_run_that_takes_too_long_is_interrupted_and_one_that_fails_says_why():
-    sleeps = ["python", "-c", "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"]
+    sleeps = ["python", "-c", "import time; time.sleep(60)"]
     assert results.run(sleeps, 1.0) == "not finished: the time was up"
     assert results.run(["python", "-c", "raise SystemExit('no disk')"], 60.0) == "failed: no disk"
     assert results.run(["python", "-c", ""], 60.0) == ""

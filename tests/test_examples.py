@@ -27,7 +27,7 @@ from conftest import exact_side
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from examples import atomic, data, figures, networks, train
+from examples import atomic, data, figures, networks, train, training
 from tritonconv.tuning import tiles
 
 REPOSITORY = Path(__file__).parent.parent
@@ -580,10 +580,18 @@ def test_resume_without_a_checkpoint_says_so(data_dir, tmp_path, capsys):
     assert "no checkpoint there, starting anew" in capsys.readouterr().out
 
 
-def test_a_run_from_the_start_leaves_no_checkpoint_of_the_one_before(data_dir, tmp_path, capsys):
-    assert train.main(arguments(data_dir, tmp_path / "out", "--epochs=3")) == 0
-    assert train.main(arguments(data_dir, tmp_path / "out")) == 0
-    assert [path.name for path in (tmp_path / "out" / "seed-0").glob("*checkpoint*")] == ["checkpoint-8"]
+def test_a_run_from_the_start_leaves_no_checkpoint_of_the_one_before(data_dir, tmp_path, monkeypatch):
+    """Else --resume would go on with that one, if this is stopped before it has its own."""
+    assert train.main(arguments(data_dir, tmp_path / "out", "--epochs=1")) == 0
+    run = tmp_path / "out" / "seed-0"
+    assert [path.name for path in run.glob("*checkpoint*")] == ["checkpoint-4"]
+
+    def stop(*args: torch.Tensor) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "step", stop)
+    assert train.main(arguments(data_dir, tmp_path / "out", "--epochs=1")) == 130
+    assert not list(run.glob("*checkpoint*"))
 
 
 @pytest.mark.parametrize(
