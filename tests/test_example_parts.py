@@ -447,6 +447,27 @@ def test_a_step_is_the_optimizers_on_the_mean_loss(optimizer):
     torch.testing.assert_close(run.model.state_dict(), model.state_dict())
 
 
+def test_pixels_are_read_as_shares_and_signals_as_they_are():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(training.as_float(pixels), torch.arange(256.0) / 255)
+    signals = torch.randn(5)
+    assert training.as_float(signals) is signals
+
+
+def test_a_step_is_on_augmented_images_and_an_evaluation_is_not(monkeypatch):
+    run, seen = new_training(rotation=10.0), digits(train=6)
+    run.model.eval()  # no dropout
+    monkeypatch.setattr(training, "augment", lambda images, recipe: images * (recipe.rotation == 0.0))
+    expected = [
+        cross_entropy(run.model(x), seen.train_labels).item()
+        for x in (torch.zeros(6, 1, 28, 28), seen.train_images / 255)
+    ]
+    assert run.evaluate(seen.train_images, seen.train_labels)[0] == pytest.approx(expected[1], rel=1e-5)
+    run.model.eval()
+    run.step(seen.train_images, seen.train_labels)
+    assert run.progress.steps[-1][0] == pytest.approx(expected[0], rel=1e-5) != pytest.approx(expected[1], rel=1e-5)
+
+
 def test_schedules_are_what_they_are_called():
     seen = {}
     for name in CHOICES["schedule"]:
@@ -561,7 +582,7 @@ def test_a_run_ends_after_its_epochs_or_its_patience(patience, ends):
 
 def test_a_checkpoint_holds_all_that_the_next_step_depends_on(tmp_path):
     """With dropout and augmentation, which draw random numbers, momentum and a schedule."""
-    changes = {"momentum": 0.9, "schedule": "steps", "rotation": 10.0}
+    changes = {"momentum": 0.9, "schedule": "inverse-time", "rotation": 10.0}
     run, seen = new_training(**changes), digits()
     run.step(seen.train_images, seen.train_labels)
     run.progress.best_weights = {"weight": torch.ones(2)}

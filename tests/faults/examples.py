@@ -321,7 +321,11 @@ FAULTS: list[Fault] = [
         "examples/training.py",
         PARTS,
         [
-            ("return images / 255 if", "return images / 256 if", "test_an_evaluation_is_the_networks_over_all_images"),
+            (
+                "return images / 255 if",
+                "return images / 256 if",
+                "test_pixels_are_read_as_shares_and_signals_as_they_are",
+            ),
             ("    self.model.train()\n", "    pass\n", "test_an_evaluation_is_the_networks_over_all_images"),
             ("        self.optimizer.zero_grad()\n", "", STEP),
             ('"weight_decay": recipe.weight_decay}', "}", STEP),
@@ -332,7 +336,11 @@ FAULTS: list[Fault] = [
             ("(step >= steps * 3 / 4)", "(step > steps * 3 / 4)", "test_schedules_are_what_they_are_called"),
             ("        sampler.set_epoch(epoch)\n", "", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
             ("seed=self.seed", "seed=0", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
-            ("augment(as_float(images), self.recipe)", "as_float(images)", STATE, "no random number is drawn"),
+            (
+                "augment(as_float(images), self.recipe)",
+                "as_float(images)",
+                "test_a_step_is_on_augmented_images_and_an_evaluation_is_not",
+            ),
             (
                 "register_for_checkpointing(self.scheduler, self.progress)",
                 "register_for_checkpointing(self.progress)",
