@@ -103,7 +103,7 @@ def table(measured: Sequence[Measured]) -> str:
                 "": m.passes,
                 "ours, us": f"{m.ours:.1f}",
                 "torch, us": f"{m.torchs:.1f}",
-                "ours is": f"{m.ratio:.2g}x slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}x faster",
+                "ours is": tables.versus(1 / m.ratio),
             }
             for m in measured
         ]

@@ -140,7 +140,7 @@ def table(measured: Sequence[Measured]) -> str:
                 **({"tile": m.tile} if any(m.tile for m in measured) else {}),
                 "ours, s": _seconds(m.ours),
                 "torch, s": _seconds(m.torchs),
-                "ours is": f"{m.ratio:.2g}x slower" if m.ratio >= 1 else f"{1 / m.ratio:.2g}x faster",
+                "ours is": tables.versus(1 / m.ratio),
                 "first call, s": m.first,
                 "test accuracy, ours and torch": None if m.accuracy is None else "{:.2%}, {:.2%}".format(*m.accuracy),
             }

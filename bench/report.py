@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from bench import host, interpreter
 from bench import rows as results
 from bench.rows import OK, Row
-from bench.tables import COLOURS, LOSES, outcome, ratios, summary, table, without_ours
+from bench.tables import COLOURS, SLOWER, outcome, ratios, summary, table, without_ours
 from examples import results as networks
 
 MARKED = re.compile(
@@ -32,8 +32,8 @@ MARKED = re.compile(
 
 
 def picture(rows: Sequence[Row]) -> Figure:
-    """A bar a problem, worst first: the best baseline's time over ours, red where we lose or have no right result."""
-    bars = [(title, 1.0, "none right", COLOURS[LOSES]) for title in without_ours(rows)]
+    """A bar a problem, worst first: the best baseline's time over ours, red where ours is slower or wrong."""
+    bars = [(title, 1.0, "none right", COLOURS[SLOWER]) for title in without_ours(rows)]
     for title, ratio in sorted(ratios(rows), key=lambda pair: pair[1]):
         bars.append((title, ratio, f"{ratio:.3g}", COLOURS[outcome(ratio)]))
     figure = Figure(figsize=(10, 1.5 + 0.22 * len(bars)), layout="constrained")
@@ -56,7 +56,7 @@ def picture(rows: Sequence[Row]) -> Figure:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.margins(x=0.1)
-    axes.set(xlabel="best baseline's time / ours (right of 1: ours is faster; red: it loses)")
+    axes.set(xlabel="best baseline's time / ours (right of 1: ours is faster; red: slower)")
     return figure
 
 
@@ -161,7 +161,7 @@ def publish(file: Path, pattern: str, folder: Path | None) -> None:
     name, grown = file.stem, growth(rows)
     if rows:
         save(picture(rows), folder / f"{name}.png")
-        text += f"\n![Best baseline's time over ours, red where ours loses]({name}.png)\n"
+        text += f"\n![Best baseline's time over ours, red where ours is slower]({name}.png)\n"
     if grown is not None:
         save(grown, folder / f"{name}-scaling.png")
         text += f"\n![Time and memory over batch, channels and picture]({name}-scaling.png)\n"

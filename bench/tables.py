@@ -1,4 +1,4 @@
-"""Rows as text: a line as it scrolls by, and markdown tables in which losing is in plain sight."""
+"""Rows as text: a line as it scrolls by, and markdown tables in which it is in plain sight where ours is slower."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from tabulate import tabulate
 from bench import rows as results
 from bench.rows import OK, Row
 
-LOSES, WINS, EVEN = "loses", "wins", "even"
+SLOWER, FASTER, EVEN = "slower", "faster", "even"
 SPREAD = 0.02  # a ratio this near to 1 is noise
-COLOURS = {WINS: "tab:green", EVEN: "tab:gray", LOSES: "tab:red"}
+COLOURS = {FASTER: "tab:green", EVEN: "tab:gray", SLOWER: "tab:red"}
 
 
 def grid(table: Sequence[dict[str, Any]]) -> str:
@@ -19,7 +19,12 @@ def grid(table: Sequence[dict[str, Any]]) -> str:
 
 
 def outcome(ratio: float) -> str:
-    return WINS if ratio > 1 + SPREAD else LOSES if ratio < 1 - SPREAD else EVEN
+    return FASTER if ratio > 1 + SPREAD else SLOWER if ratio < 1 - SPREAD else EVEN
+
+
+def versus(ratio: float, digits: int = 2) -> str:
+    """How ours compares, by the other's time over ours: "2.4x slower"."""
+    return f"{ratio:.{digits}g}x faster" if ratio > 1 else f"{1 / ratio:.{digits}g}x slower"
 
 
 def line(row: Row) -> str:
@@ -35,7 +40,7 @@ def line(row: Row) -> str:
     if row.gbps is not None:
         parts.append(f"{row.gbps:.4g} GB/s")
     if row.floor_share is not None:
-        parts.append(f"{row.floor_share:.0%} of the {row.floor_by} floor")
+        parts.append(f"{row.floor_share:.0%} of the {row.floor_by} roofline")
     if row.peak_bytes is not None:
         parts.append(f"{row.peak_bytes / 2**20:.1f} MiB")
     return f"{head}: {', '.join(parts)}"
@@ -50,24 +55,23 @@ def _line_of(members: Sequence[Row]) -> dict[str, str]:
             return f"{row.median_ms:.3g} ({row.provider.removeprefix('ours ')}, {row.layout})"
         return ", ".join(sorted({r.status for r in members if r.ours == mine})) or "not run"
 
-    known = ours is not None and ours.ratio is not None
-    ratio = ours.ratio if ours is not None else None
-    if ratio is not None:
-        verdict = outcome(ratio)
+    if ours is not None and ours.ratio is not None:
+        text = EVEN if outcome(ours.ratio) == EVEN else versus(ours.ratio, 3)
+        is_bold = outcome(ours.ratio) == SLOWER
     else:
-        verdict = "nothing to compare" if ours is not None or not any(r.ours for r in members) else LOSES
-    text = f"{ratio:.3g} {verdict}" if known else verdict
+        is_bold = ours is None and any(r.ours for r in members)
+        text = "none right" if is_bold else "nothing to compare"
     shown = [
         members[0].title,
         cell(ours, True),
         cell(baseline, False),
-        f"**{text}**" if verdict == LOSES else text,
+        f"**{text}**" if is_bold else text,
     ]
-    names = ["workload", "ours, ms", "best baseline, ms", "ratio"]
+    names = ["workload", "ours, ms", "best baseline, ms", "ours is"]
     extra = {
         "TFLOP/s": f"{ours.tflops:.3g}" if ours and ours.tflops is not None else "",
         "GB/s": f"{ours.gbps:.4g}" if ours and ours.gbps is not None else "",
-        "of the floor": f"{ours.floor_share:.0%}" if ours and ours.floor_share is not None else "",
+        "of the roofline": f"{ours.floor_share:.0%}" if ours and ours.floor_share is not None else "",
         "peak MiB, ours and baseline": _memory(ours, baseline),
     }
     return {**dict(zip(names, shown, strict=True)), **extra}
@@ -79,7 +83,7 @@ def _memory(*pair: Row | None) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Markdown, a line a problem: our fastest, the fastest baseline, and their ratio; where we lose stands in bold."""
+    """Markdown, a line a problem: our fastest, the fastest baseline, and their ratio, in bold where ours is slower."""
     lines = [_line_of(members) for members in results.by_group(rows).values()]
     kept = [name for name in (lines[0] if lines else {}) if any(entry[name] for entry in lines)]
     return tabulate(
@@ -92,8 +96,8 @@ def summary(rows: Sequence[Row]) -> str:
     found = ratios(rows)
     counts = {word: sum(outcome(ratio) == word for _, ratio in found) for word in COLOURS}
     refused = sum(row.ours and row.status != OK for row in rows)
-    words = ", ".join(f"{word} {count}" for word, count in counts.items())
-    return f"{table(rows)}\n\nof {len(found)} comparisons ours {words}; rows of ours wrong or raising: {refused}"
+    words = ", ".join(f"{word} in {count}" for word, count in counts.items())
+    return f"{table(rows)}\n\nof {len(found)} comparisons ours is {words}; rows of ours wrong or raising: {refused}"
 
 
 def ratios(rows: Iterable[Row]) -> list[tuple[str, float]]:

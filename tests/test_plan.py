@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tritonconv import functional as TF
 from tritonconv import jit, nn, tuning
 from tritonconv.kernels import elementwise, epilogue
-from tritonconv.ops import operator, operators, plan
+from tritonconv.ops import operators, plan, shortcuts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch scripts its forward rules
 
@@ -265,7 +265,7 @@ AROUND = {
 def test_what_goes_straight_to_an_operators_plan(name, device):
     """A function that calls one, and does nothing else: it is run for new arguments alone."""
     function, ran = (STRAIGHT | AROUND)[name], []
-    call = operator.shortcut(lambda x, z: ran.append(1) or function(x, z))
+    call = shortcuts.shortcut(lambda x, z: ran.append(1) or function(x, z))
     for _ in range(3):
         given = tensors(device, (3, 3, 4, 4), (3, 3, 4, 4))
         if name == "no plan":
@@ -291,7 +291,7 @@ def test_no_more_plans_than_are_kept(device, monkeypatch):
     monkeypatch.setattr(plan, "MOST", 2)
     calls: dict = {}
     for i in range(5):
-        operator._keep(calls, i, i)
+        shortcuts.keep(calls, i, i)
         assert calls[i] == i and len(calls) <= 2
 
 

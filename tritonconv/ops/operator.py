@@ -10,39 +10,24 @@ an entry for each, in elements. `padding` of a convolution or a patch is flat, b
 left, right]. An argmax is what backward needs to know of a pooled output (kernels/pooling.py).
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 import torch
-from torch._C import (
-    _get_tracing_state,
-    _is_any_autocast_enabled,
-    _is_torch_function_mode_enabled,
-    _len_torch_dispatch_stack,
-)
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import _profiler_enabled, forward_ad
-from torch.compiler import is_dynamo_compiling
+from torch._C import _is_any_autocast_enabled
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import flop_registry
 
 from tritonconv.layouts import is_channels_last, memory_format
 from tritonconv.ops import plan
 from tritonconv.ops.plan import Plan, Tensors
+from tritonconv.ops.shortcuts import PLAIN, Known, is_plain, keep, seen, several
 
 Grads = tuple[torch.Tensor | None, ...]
-Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
 
 operators: Any = SimpleNamespace()
 _registered = torch.ops.tritonconv
-PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, type(None)))
-SCALARS = frozenset((bool, int, float, str, type(None)))
-# what a function calls of the operators: each call's plan, tensors and results
-_seen: "ContextVar[list[tuple[_Known | None, Any, Any]] | None]" = ContextVar("calls that are seen", default=None)
 # Kept by torch.ops, which outlives this module: where the package is imported anew (dropped from sys.modules by a test
 # runner or a reloader), the operators of the earlier import give way.
 _libraries: list[torch.library.Library] = vars(_registered).setdefault("_libraries", [])
@@ -144,10 +129,6 @@ class Operator:
         return None
 
 
-def _several(outputs: Any) -> Tensors:
-    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
-
-
 def _answer(outputs: Any) -> Any:
     return outputs if len(outputs) > 1 else outputs[0]
 
@@ -180,21 +161,7 @@ def _gradients(asked: Operator, gradients: Sequence[Any]) -> Grads:
     return grads
 
 
-class _Known(NamedTuple):
-    """A call that can be made again without torch's dispatcher, and what its backward is told."""
-
-    eager: Callable[..., Tensors]
-    plan: Plan
-    values: dict[str, Any]
-    names: tuple[str, ...]  # of what is saved
-    places: tuple[int, ...]  # of those among arguments and results
-    is_wanted: bool  # whether a tensor has a gradient
-
-    def run(self, tensors: Sequence[torch.Tensor | None]) -> Any:
-        return self.eager(self, *tensors) if self.is_wanted and torch.is_grad_enabled() else self.plan.run(tensors)
-
-
-def _known(kind: type[Operator], eager: Callable[..., Tensors], values: Sequence[Any]) -> _Known | None:
+def _known(kind: type[Operator], eager: Callable[..., Tensors], values: Sequence[Any]) -> Known | None:
     """None if it has no plan."""
     count = len(kind.tensors)
     found = plan.make(values[:count], lambda *tensors: _run(_call(kind, (*tensors, *values[count:]))))
@@ -204,7 +171,7 @@ def _known(kind: type[Operator], eager: Callable[..., Tensors], values: Sequence
     names = (*asked.saved(), *_links(kind))
     places = map((*kind.tensors, *kind.results, *_links(kind)).index, names)
     is_wanted = any(t is not None and t.requires_grad for t in values[:count])
-    return _Known(eager, found, _remembered(asked)[1], names, tuple(places), is_wanted)
+    return Known(eager, found, _remembered(asked)[1], names, tuple(places), is_wanted)
 
 
 def _eager_function(kind: type[Operator]) -> Any:
@@ -213,7 +180,7 @@ def _eager_function(kind: type[Operator]) -> Any:
 
     class Function(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, known: _Known, *tensors: torch.Tensor | None) -> Any:
+        def forward(ctx: Any, known: Known, *tensors: torch.Tensor | None) -> Any:
             outputs: Any = known.plan.run(tensors)
             if is_linked:
                 outputs += (known.plan.link(),)
@@ -252,7 +219,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(*values: Any) -> Any:
-            outputs = _several(_below_autograd(kind.op, *values))
+            outputs = several(_below_autograd(kind.op, *values))
             return _answer((*outputs, *(outputs[0].new_empty(0) for _ in links)))
 
         @staticmethod
@@ -260,7 +227,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
             asked = _call(kind, inputs)
             tensors, ctx.values = _remembered(asked)
             ctx.names = (*asked.saved(), *links)
-            tensors |= zip((*kind.results, *links), _several(output), strict=True)
+            tensors |= zip((*kind.results, *links), several(output), strict=True)
             kept = [tensors[key] for key in ctx.names]
             ctx.save_for_backward(*kept)
             ctx.save_for_forward(*kept)
@@ -291,7 +258,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
                     inputs[key] = t if kind.is_elementwise else t.movedim(0, axis).flatten(axis, axis + 1)
             if 1 in axes.values():
                 inputs["groups"] *= size
-            outputs, out_dims = _several(asked.call(inputs)), [axes[key] or 0 for key in kind.results]
+            outputs, out_dims = several(asked.call(inputs)), [axes[key] or 0 for key in kind.results]
             if not kind.is_elementwise:
                 places = zip(out_dims, outputs, strict=True)
                 outputs = tuple(t.unflatten(axis, (size, t.shape[axis] // size)) for axis, t in places)
@@ -321,7 +288,7 @@ def register(kind: type[Operator]) -> type[Operator]:
             return _answer(_run(_call(kind, values)))
         if key not in plans:
             made = plan.make(tensors, lambda *t: _run(_call(kind, (*t, *others))))
-            _keep(plans, key, made)
+            keep(plans, key, made)
         found = plans[key]
         return _answer(_run(_call(kind, values)) if found is None else found.whole(found.run(tensors)))
 
@@ -330,7 +297,7 @@ def register(kind: type[Operator]) -> type[Operator]:
         return _answer(asked.outputs(asked.problem()))
 
     def apply(*values: Any) -> Any:
-        return _answer(_several(function.apply(*values))[: len(kind.results)])
+        return _answer(several(function.apply(*values))[: len(kind.results)])
 
     def differentiable(*values: Any) -> Any:
         is_wanted = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
@@ -354,11 +321,11 @@ def register(kind: type[Operator]) -> type[Operator]:
 
 def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., Any]:
     """A call of the operator. What was not called before with such arguments is checked by torch's dispatcher."""
-    calls: dict[Any, _Known | None] = {}
+    calls: dict[Any, Known | None] = {}
     count, results = len(kind.tensors), len(kind.results)
 
     def call(*values: Any) -> Any:
-        if not _is_plain():
+        if not is_plain():
             return getattr(_registered, kind.name)(*values)
         if kind.autocast and _is_any_autocast_enabled():
             values = _cast(values)
@@ -370,103 +337,16 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
         if key is None:
             return getattr(_registered, kind.name)(*values)
         if (known := calls.get(key)) is None:
-            outputs = _several(getattr(_registered, kind.name)(*values))
+            outputs = several(getattr(_registered, kind.name)(*values))
             if key not in calls:
-                _keep(calls, key, known := _known(kind, eager, values))
+                keep(calls, key, known := _known(kind, eager, values))
         else:
             outputs = known.run(tensors)
-        if (seen := _seen.get()) is not None:
-            seen.append((known, tensors, outputs))
+        if (calls_seen := seen.get()) is not None:
+            calls_seen.append((known, tensors, outputs))
         return outputs[:results] if results > 1 else outputs[0]
 
     return call
-
-
-def shortcut(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
-    """`function` of tensors, past its checks too where it was called before with such arguments.
-
-    That is: where all it did was to call one operator with tensors that it was given, and to answer with its results.
-    """
-    calls: dict[Any, _Traced | None] = {}
-
-    @functools.wraps(function)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
-        if not _is_plain() or _is_any_autocast_enabled():
-            return function(*args, **kwargs)
-        tensors: list[torch.Tensor | None] = []
-        others: list[Any] = [*kwargs]
-        value: Any
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            kind = type(value)
-            others.append(kind)
-            if kind in SCALARS:
-                others.append(value)
-            elif kind in PLAIN:
-                tensors.append(value)
-            elif kind is tuple and SCALARS.issuperset(map(type, value)):
-                others += value, *map(type, value)
-            else:
-                return function(*args, **kwargs)
-        if (key := plan.key(tensors, others)) is None:
-            return function(*args, **kwargs)
-        if (found := calls.get(key)) is not None:
-            run, places, answer_of = found
-            return answer_of(run(tuple(map([*tensors, None].__getitem__, places)) if places else tensors))
-        if key in calls:
-            return function(*args, **kwargs)
-        seen: list[Any] = []
-        token = _seen.set(seen)
-        try:
-            answer = function(*args, **kwargs)
-        finally:
-            _seen.reset(token)
-        if len(set(map(id, tensors))) == len(tensors):  # else another time they may be two
-            _keep(calls, key, _traced(seen, tensors, answer))
-        return answer
-
-    return call
-
-
-class _Traced(NamedTuple):
-    """What a function does: an operator's call."""
-
-    run: Callable[[Sequence[torch.Tensor | None]], Any]
-    places: list[int] | None  # of the operator's tensors among the function's, the last for None, unless they are those
-    answer_of: Callable[[Tensors], Any]
-
-
-def _traced(seen: Sequence[Any], tensors: Sequence[torch.Tensor | None], answer: Any) -> _Traced | None:
-    """None if it did something else, too."""
-    if not seen or seen[0][0] is None:
-        return None
-    known, given, outputs = seen[0]
-    own, results = [*map(id, tensors), id(None)], [*map(id, outputs)]
-    try:
-        places = [own.index(id(t)) for t in given]
-        answers = [results.index(id(t)) for t in _several(answer)]
-    except ValueError:
-        return None
-    run = known.run if known.is_wanted else known.plan.run
-    return _Traced(run, None if places == [*range(len(tensors))] else places, itemgetter(*answers))
-
-
-def _is_plain() -> bool:
-    """Whether nothing but autograd and autocast has a say in what a call of an operator does."""
-    return not (
-        is_dynamo_compiling()
-        or _len_torch_dispatch_stack()
-        or _is_torch_function_mode_enabled()
-        or peek_interpreter_stack() is not None
-        or _get_tracing_state() is not None
-        or _profiler_enabled()
-        or forward_ad._current_level >= 0
-    )
-
-
-def _keep(table: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(table) >= plan.MOST:
-        table.clear()
-    table[key] = value
 
 
 def _run(asked: Operator) -> Tensors:
