@@ -22,4 +22,5 @@ def write(path: Path, content: bytes) -> None:
 def remove_leftovers(directory: Path) -> None:
     """Remove what processes killed within `write` left behind."""
     for partial in directory.glob(f".*{SUFFIX}"):
-        partial.unlink(missing_ok=True)
+        if partial.is_file():  # a folder is a checkpoint's
+            partial.unlink(missing_ok=True)

@@ -212,8 +212,10 @@ def train(args: argparse.Namespace, seed: int) -> float:
         accelerator.print(f"{found}: continuing after {len(training.progress.steps)} steps")
     elif args.resume:
         accelerator.print(f"{out}: no checkpoint there, starting anew")
-    if accelerator.is_main_process and not args.resume:
-        checkpoint.remove(out)
+    if accelerator.is_main_process:
+        atomic.remove_leftovers(out)
+        if not args.resume:
+            checkpoint.remove(out)
     if args.tensorboard:
         accelerator.init_trackers("tensorboard")
     saved = len(training.progress.steps)

@@ -552,6 +552,7 @@ def outcome(run: Path) -> tuple[dict, dict]:
     [
         ("os", "replace", 2, "torch"),  # before the first checkpoint is in place; its manifest is
         ("os", "replace", 4, "torch"),  # before the second one is
+        ("os", "replace", 7, "torch"),  # all steps done, before the weights are in place
         ("checkpoint", "remove", 3, "torch"),  # the second one in place beside the first
         ("training.Training", "step", 3, "torch"),  # within the first epoch, before any checkpoint
         ("figures", "drawings", 1, "torch"),

@@ -282,8 +282,8 @@ FAULTS: list[Fault] = [
                 f"{WHOLE}test_cpu_takes_part_of_a_large_set",
             ),
             (
-                "        checkpoint.remove(out)\n",
-                "        pass\n",
+                "            checkpoint.remove(out)\n",
+                "            pass\n",
                 f"{WHOLE}test_a_run_from_the_start_leaves_no_checkpoint_of_the_one_before",
             ),
             ('"images": images.fingerprint()}', "}", f"{WHOLE}test_checkpoint_of_another_recipe_is_refused"),
@@ -308,6 +308,7 @@ FAULTS: list[Fault] = [
                 f"{WHOLE}test_cpu_takes_part_of_a_large_set",
             ),
             ("mean < args.target_accuracy:", "mean <= args.target_accuracy:", "test_exit_codes"),
+            ("        atomic.remove_leftovers(out)\n", "", f"{RESUMED}[os-replace-7-torch]"),
             ("        return 130\n", "        return 0\n", "test_exit_codes"),
             (
                 "    except OSError as error:\n        complain",
