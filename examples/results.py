@@ -45,7 +45,7 @@ ON_A_CPU: dict[str, list[str]] = {
     "fashion-cnn": ["--epochs", "10"],
     "mnist-dropout": [],
     "emnist-double": ["--epochs", "10"],
-    "mnist-best": ["--limit", "60000"],
+    "mnist-best": ["--limit", "60000", "--epochs", "14"],
 }
 
 

@@ -48,6 +48,11 @@ GRID = faults(
         ("by[0] * size[0] + by[1][0] + carry)", "by[0] * size[0] + by[1][0])", BLOCKED),
         ("by[0] * size[0] + by[1][0] + carry)", "by[1][0] + carry)", BLOCKED),
         ("is_over = place >= size\n", "is_over = place > size\n", BLOCKED),
+        # outputs
+        ("(t.shape[1],) if t.stride(1) == 1 else", "(t.stride(1),) if t.stride(1) == 1 else", "test_named_case"),
+        ("n * (stride[0] - stride[1])", "n * stride[0]", "test_named_case"),
+        ("c * stride[1], n < N\n", "c * stride[1], n <= N\n", "test_named_case"),
+        ("rows, columns = offs_m * stride[0], c\n", "rows, columns = offs_m, c\n", "test_named_case"),
         # phases
         (
             "tuple(map(min, problem.window.stride, problem.input_size))",
@@ -214,7 +219,8 @@ GEMM = faults(
             "test_several_blocks_of_channels",
         ),
         ("            acc *= scale[None, :]\n", "            pass\n", EVERYTHING),
-        ("residual_stride, n, pixel, k)", "residual_stride, n, start, k)", EVERYTHING),
+        ("residual_ptr + offs_y, mask", "residual_ptr + offs_y * 0, mask", EVERYTHING),
+        ("    if PHASES[grid.TOTAL] == 1:\n        offs_dx", "    if True:\n        offs_dx", VALUES),
     ],
 )
 EPILOGUE = faults(
@@ -434,6 +440,11 @@ OTHERS = [
             ("offsets(*others, *tensors.values())", "offsets(*others, *list(tensors.values())[1:])", OFFSETS),
             ("offsets(*others, *tensors.values())", "offsets(*others, *list(tensors.values())[:-1])", OFFSETS),
             ("tl.float64 if wide(x) == torch.float64 else tl.float32", "tl.float32", "tests/test_gradcheck.py"),
+            (
+                "t.stride() == y.stride() else",
+                "t.shape == y.shape else",
+                "tests/test_epilogue.py::test_a_residual_of_any_strides_and_an_unbatched_one",
+            ),
         ],
     ),
 ]

@@ -66,6 +66,17 @@ def operands(*others: torch.Tensor | None, **tensors: torch.Tensor | None) -> di
     return found
 
 
+def output(**tensor: torch.Tensor) -> dict[str, Any]:
+    """NAME_ptr and NAME_stride of what a launcher fills, as `grid.output` reads them."""
+    ((name, t),) = tensor.items()
+    return {f"{name}_ptr": t, f"{name}_stride": grid.dense(t)}
+
+
+def like_output(t: torch.Tensor | None, y: torch.Tensor) -> torch.Tensor | None:
+    """What is read where y is written: `t`, or a copy with the strides of y."""
+    return t if t is None or t.stride() == y.stride() else torch.empty_like(y, dtype=t.dtype).copy_(t)
+
+
 def offsets(*tensors: torch.Tensor | None) -> tl.dtype:
     """32 bits unless one of the tensors needs 64."""
     return tl.int64 if needs_int64(*tensors) else tl.int32

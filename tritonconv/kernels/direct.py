@@ -15,7 +15,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, operands
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, like_output, operands, output
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
 from tritonconv.layouts import flat
@@ -32,8 +32,7 @@ def direct_forward_kernel(
     b_stride,
     scale_ptr,  # (C_out,) or None
     scale_stride,
-    residual_ptr,  # the shape of an unpooled y, any strides, or None
-    residual_stride,
+    residual_ptr,  # the shape and strides of y, or None
     y_ptr,  # (N, C_out, Z, P, Q), pooled or not
     y_stride,
     argmax_ptr,  # the strides of y; the argmax of each pooled output
@@ -62,7 +61,9 @@ def direct_forward_kernel(
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]
     ELEMENTS: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
-    n, position, k, valid_m, valid_k = grid.tile_of_program(out_size, N, GROUPS * C_out, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, k, valid_m, valid_k = grid.tile_of_program(
+        out_size, N, GROUPS * C_out, BLOCK_M, BLOCK_N, OFFSET
+    )
     c0 = k // C_out * C_in
 
     if b_ptr is not None:
@@ -99,8 +100,8 @@ def direct_forward_kernel(
         if b_ptr is not None:
             acc += bias[None, :]
         if residual_ptr is not None:
-            residual_ptrs = grid.tile(residual_ptr, residual_stride, n, pixel, k)
-            acc += tl.load(residual_ptrs, mask=valid_pixel[:, None] & valid_k[None, :], other=0.0).to(ACC)
+            offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_k, N)
+            acc += tl.load(residual_ptr + offs_y, mask=valid_y, other=0.0).to(ACC)
         if ACTIVATION is not None:
             acc = ACTIVATION(acc, ARGUMENT)
         if POOL is not None:
@@ -108,8 +109,7 @@ def direct_forward_kernel(
         else:
             best = acc
 
-    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (k * y_stride[1])[None, :]
-    valid_y = valid_m[:, None] & valid_k[None, :]
+    offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_k, N)
     store_output(y_ptr, argmax_ptr, offs_y, valid_y, best, argmax, NO_ARGMAX, PASSES)
 
 
@@ -137,7 +137,7 @@ def direct_dgrad_kernel(
     """One program: BLOCK_M input pixels × BLOCK_N input channels. Grid: (pixel blocks · channel blocks,)."""
     C_in: tl.constexpr = CHANNELS[0]
     C_out: tl.constexpr = CHANNELS[1]
-    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, GROUPS * C_in, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, GROUPS * C_in, BLOCK_M, BLOCK_N, OFFSET)
     k0 = c // C_in * C_out
     w_ptrs_c = w_ptr + (k0 * w_stride[0] + c % C_in * w_stride[1])
 
@@ -160,7 +160,8 @@ def direct_dgrad_kernel(
 
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
-    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
 @jit
@@ -254,7 +255,8 @@ def direct_forward(
     # one program: BLOCK_M pixels × BLOCK_N channels
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_out, tile["BLOCK_N"])
     direct_forward_kernel[(programs,)](
-        **operands(x=x, w=w, b=then.b, scale=then.scale, residual=then.residual, y=y),
+        **operands(y, x=x, w=w, b=then.b, scale=then.scale) | output(y=y),
+        residual_ptr=like_output(then.residual, y),
         argmax_ptr=argmax,
         **{**convolution(problem), **epilogue(problem, then)},
         ACC=accumulator(x),
@@ -273,7 +275,7 @@ def direct_dgrad(
     # one program: BLOCK_M pixels × BLOCK_N channels
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(problem.C_in, tile["BLOCK_N"])
     direct_dgrad_kernel[(programs,)](
-        **operands(dy=dy, w=w, b=b, dx=dx),
+        **operands(dx, dy=dy, w=w, b=b) | output(dx=dx),
         **convolution(problem),
         ACC=accumulator(dy),
         **tile,

@@ -48,6 +48,11 @@ def strides(t: torch.Tensor) -> tuple[int, ...] | int:
     return t.stride(0) if t.dim() == 1 else (*t.stride()[:2], *three(t.stride()[2:], 0))
 
 
+def dense(t: torch.Tensor) -> tuple[int, ...]:
+    """In elements, of a new image: of a pixel in channels_last; of N and C in NCHW, where the latter is its pixels."""
+    return (t.shape[1],) if t.stride(1) == 1 else t.stride()[:2]
+
+
 def window(problem: ConvProblem | PoolProblem) -> Window:
     w = problem.window
     axes = (three(w.size), three(w.stride), three([before for before, _ in w.padding], 0), three(w.dilation))
@@ -132,14 +137,15 @@ def advance(n, position, by, size):
 
 @jit
 def tile_of_program(size, N, C, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, OFFSET: tl.constexpr):
-    """n and position (M,) and channels c (N,) of a program's pixels × channels, and which there are of both.
+    """Numbers, n and position (M,) of a program's pixels, its channels c (N,), and which there are of both.
 
     The grid is (pixel blocks · channel blocks,).
     """
     pid_m, _, pid_n = unravel_program(tl.program_id(0), 1, tl.cdiv(C, BLOCK_N), OFFSET)
-    n, position = unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), size)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, position = unravel(offs_m, size)
     c = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    return n, position, c, n < N, c < C
+    return offs_m, n, position, c, n < N, c < C
 
 
 @jit
@@ -158,6 +164,21 @@ def offset(position, stride):
 def tile(ptr, stride, n, position, c):
     """Pointers to pixels (M,) × channels (N,): (M, N)."""
     return (ptr + (n * stride[0] + offset(position, stride)))[:, None] + (c * stride[1])[None, :]
+
+
+@jit
+def output(stride, offs_m, c, valid_m, valid_c, N):
+    """Offsets (M, N) of an output's pixels, by number, × channels, and which there are. `dense` gave its strides.
+
+    In NCHW by a division of its own: after `unravel` the compiler no longer sees that neighbouring pixels are
+    neighbours in memory, and would store them one by one instead of 16 bytes at a time.
+    """
+    if len(stride) == 1:
+        rows, columns = offs_m * stride[0], c
+    else:
+        n = offs_m // stride[1]
+        rows, columns, valid_m = offs_m + n * (stride[0] - stride[1]), c * stride[1], n < N
+    return rows[:, None] + columns[None, :], valid_m[:, None] & valid_c[None, :]
 
 
 @jit

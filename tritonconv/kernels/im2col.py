@@ -17,7 +17,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands, tiled, wide
+from tritonconv.kernels.arguments import accumulator, operands, output, tiled, wide
 from tritonconv.kernels.epilogue import Epilogue
 from tritonconv.kernels.implicit_gemm import implicit_gemm_dgrad, implicit_gemm_forward, implicit_gemm_wgrad
 from tritonconv.layouts import is_channels_last, memory_format
@@ -40,7 +40,7 @@ def unfold_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program copies BLOCK_N of (c, tap) for BLOCK_M output pixels. Grid: (pixel blocks · column blocks,)."""
-    n, pixel, j, valid_m, valid_j = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, pixel, j, valid_m, valid_j = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     c = j // PATCH[grid.TAPS]
     shift = grid.dilate(grid.tap(j % PATCH[grid.TAPS], PATCH), PATCH)
     start = grid.start(pixel, PATCH)
@@ -49,7 +49,8 @@ def unfold_kernel(
     rows, columns = n * x_stride[0], c * x_stride[1]
     x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, PATCH)
     x = tl.load(x_ptrs, mask=valid_x, other=0.0)
-    tl.store(grid.tile(columns_ptr, columns_stride, n, pixel, j), x, mask=valid)
+    offs_columns, valid_columns = grid.output(columns_stride, offs_m, j, valid_m, valid_j, N)
+    tl.store(columns_ptr + offs_columns, x, mask=valid_columns)
 
 
 @jit
@@ -71,7 +72,7 @@ def fold_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program gathers BLOCK_M pixels × BLOCK_N channels, tap by tap. Grid: (pixel blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(PATCH[grid.TAPS]):
         pixel, valid = grid.window_at(position, grid.tap(number, PATCH), out_size, valid_m, PATCH, EXACT=True)
@@ -79,7 +80,8 @@ def fold_kernel(
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
-    tl.store(grid.tile(x_ptr, x_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+    offs_x, valid_x = grid.output(x_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(x_ptr + offs_x, acc, mask=valid_x)
 
 
 def _patch(problem: ConvProblem) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def unfold(x: torch.Tensor, columns: torch.Tensor, problem: ConvProblem) -> None
     """Fill the columns, (N, C · R · S, P, Q), with the patches of x."""
     if columns.numel() > 0:
         programs, tile = tiled("unfold", columns, problem)
-        unfold_kernel[(programs,)](**operands(x=x, columns=columns), **_patch(problem), **tile)
+        unfold_kernel[(programs,)](**operands(columns, x=x) | output(columns=columns), **_patch(problem), **tile)
 
 
 def fold(columns: torch.Tensor, b: torch.Tensor | None, x: torch.Tensor, problem: ConvProblem) -> None:
@@ -102,7 +104,7 @@ def fold(columns: torch.Tensor, b: torch.Tensor | None, x: torch.Tensor, problem
     if x.numel() > 0:
         programs, tile = tiled("fold", x, problem)
         fold_kernel[(programs,)](
-            **operands(columns=columns, b=b, x=x), **_patch(problem), ACC=accumulator(columns), **tile
+            **operands(x, columns=columns, b=b) | output(x=x), **_patch(problem), ACC=accumulator(columns), **tile
         )
 
 

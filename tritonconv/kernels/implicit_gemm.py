@@ -23,7 +23,7 @@ import triton.language as tl
 from tritonconv import tuning
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, operands
+from tritonconv.kernels.arguments import accumulator, convolution, epilogue, images, like_output, operands, output
 from tritonconv.kernels.epilogue import Epilogue, keep_best, store_output
 from tritonconv.kernels.relayout import product_operand
 from tritonconv.kernels.split_k import partial_sums, sum_pixels, sum_splits
@@ -41,8 +41,7 @@ def implicit_gemm_forward_kernel(
     b_stride,
     scale_ptr,  # (C_out,) or None
     scale_stride,
-    residual_ptr,  # the shape of an unpooled y, any strides, or None
-    residual_stride,
+    residual_ptr,  # the shape and strides of y, or None
     y_ptr,  # (N, C_out, Z, P, Q), pooled or not
     y_stride,
     argmax_ptr,  # the strides of y; the argmax of each pooled output
@@ -76,7 +75,8 @@ def implicit_gemm_forward_kernel(
     C_out: tl.constexpr = CHANNELS[1]
     ELEMENTS: tl.constexpr = 1 if POOL is None else POOL[grid.TAPS]
     pid_m, group, pid_n = grid.unravel_program(tl.program_id(0), GROUPS, (C_out + BLOCK_N - 1) // BLOCK_N, OFFSET)
-    n, position = grid.unravel(pid_m * BLOCK_M + tl.arange(0, BLOCK_M), out_size)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, position = grid.unravel(offs_m, out_size)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     valid_m = n < N
     valid_n = offs_n < C_out
@@ -113,8 +113,8 @@ def implicit_gemm_forward_kernel(
         if b_ptr is not None:
             acc += bias[None, :]
         if residual_ptr is not None:
-            residual_ptrs = grid.tile(residual_ptr, residual_stride, n, pixel, k)
-            acc += tl.load(residual_ptrs, mask=valid_pixel[:, None] & valid_n[None, :], other=0.0).to(ACC)
+            offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_n, N)
+            acc += tl.load(residual_ptr + offs_y, mask=valid_y, other=0.0).to(ACC)
         if ACTIVATION is not None:
             acc = ACTIVATION(acc, ARGUMENT)
         if POOL is not None:
@@ -122,8 +122,7 @@ def implicit_gemm_forward_kernel(
         else:
             best = acc
 
-    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (k * y_stride[1])[None, :]
-    valid_y = valid_m[:, None] & valid_n[None, :]
+    offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_n, N)
     store_output(y_ptr, argmax_ptr, offs_y, valid_y, best, argmax, NO_ARGMAX, PASSES)
 
 
@@ -188,7 +187,11 @@ def implicit_gemm_dgrad_kernel(
     c = group * C_in + offs_n
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_n, other=0.0).to(ACC)[None, :]
-    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_n[None, :])
+    if PHASES[grid.TOTAL] == 1:
+        offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_n, N)
+        tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
+    else:
+        tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_n[None, :])
 
 
 @jit
@@ -286,11 +289,11 @@ def implicit_gemm_forward(
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps}
     is_added = then.residual is not None
     is_curved = then.activation is not None and then.activation.curvature is not None
-    # registers go to pointers, where each element of a tile is stored by its own, and to what follows the sum
+    # registers go to what follows the sum
     sizes |= {
         "pooled": then.pool is not None,
         "residual": is_added,
-        "crowded": is_added or is_curved or y.stride(1) != 1,
+        "crowded": is_added or is_curved,
     }
     x, w = product_operand(x, problem), product_operand(w, problem)
     tile = tuning.pick("implicit_gemm_forward", x, problem, **sizes)
@@ -301,7 +304,8 @@ def implicit_gemm_forward(
     # one program: BLOCK_M pixels × BLOCK_N channels of one group
     programs = triton.cdiv(pixels, tile["BLOCK_M"]) * problem.groups * triton.cdiv(C_out, tile["BLOCK_N"])
     implicit_gemm_forward_kernel[(programs,)](
-        **operands(x=x, w=w, b=then.b, scale=then.scale, residual=then.residual, y=y),
+        **operands(y, x=x, w=w, b=then.b, scale=then.scale) | output(y=y),
+        residual_ptr=like_output(then.residual, y),
         argmax_ptr=argmax,
         **{**convolution(problem), **epilogue(problem, then)},
         STEPS=steps,
@@ -321,13 +325,13 @@ def implicit_gemm_dgrad(
     phases, size = grid.phases(problem), grid.phase_size(problem)
     dy, w = product_operand(dy, problem), product_operand(w, problem)
     pixels = problem.N * math.prod(size)
-    crowded = dx.stride(1) != 1 or dx.dtype != dy.dtype  # a pointer for each element, or elements that are wider
+    crowded = dx.dtype != dy.dtype  # elements that are wider
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "crowded": crowded}
     tile = tuning.pick("implicit_gemm_dgrad", dy, problem, **sizes)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
     implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](
-        **operands(dy=dy, w=w, b=b, dx=dx),
+        **operands(dy=dy, w=w, b=b, dx=dx) | (output(dx=dx) if phases[3] == 1 else {}),
         **convolution(problem),
         phase_size=size,
         PHASES=phases,

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands, tiled
+from tritonconv.kernels.arguments import accumulator, operands, output, tiled
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.problems import PoolProblem
 
@@ -71,7 +71,7 @@ def pool_forward_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     start = grid.start(position, WINDOW)
     FIRST: tl.constexpr = -float("inf") if REDUCTION == "max" else 0.0
     OUTSIDE: tl.constexpr = float("inf") if NORM < 0 else FIRST  # what adds nothing
@@ -93,8 +93,7 @@ def pool_forward_kernel(
         best = average(best, position, in_size, WINDOW, DIVISOR)
     if REDUCTION == "lp":
         best = power(best * WINDOW[grid.TAPS], 1 / NORM)
-    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
-    valid_y = valid_m[:, None] & valid_c[None, :]
+    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, best, mask=valid_y)
     if argmax_ptr is not None:
         tl.store(argmax_ptr + offs_y, argmax, mask=valid_y)
@@ -129,7 +128,7 @@ def pool_backward_kernel(
 
     Grid: (pixel blocks · channel blocks,). Windows that do not overlap reach a pixel once.
     """
-    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     last = grid.last_window(position, WINDOW)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(WINDOW[grid.COVERINGS]):
@@ -141,7 +140,8 @@ def pool_backward_kernel(
         else:  # argmax and dy are loaded at once: neither waits for the other
             argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, window, c), mask=valid_dy, other=NO_ARGMAX)
             acc += tl.where(argmax == element[:, None], dy, 0.0)
-    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
 @jit
@@ -166,14 +166,15 @@ def max_pool_gather_kernel(
 
     The adjoint of pool_backward_kernel. Grid: (window blocks · channel blocks,).
     """
-    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     valid = valid_m[:, None] & valid_c[None, :]
     argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, position, c), mask=valid, other=NO_ARGMAX)
     start = grid.rows(grid.start(position, WINDOW))
     reached = grid.reach(start, grid.tap(argmax.to(tl.int32), WINDOW), in_size, WINDOW)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(reached, x_stride))
     value = tl.load(x_ptrs, mask=valid & (argmax != NO_ARGMAX), other=0.0)
-    tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
+    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(y_ptr + offs_y, value, mask=valid_y)
 
 
 def _sizes(pool: PoolProblem) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def pool_forward(
     if y.numel() > 0:
         programs, tile = tiled("pool_forward", y, pool)
         pool_forward_kernel[(programs,)](
-            **operands(x=x, y=y),
+            **operands(y, x=x) | output(y=y),
             argmax_ptr=argmax,
             index_ptr=index,
             **_sizes(pool),
@@ -212,7 +213,7 @@ def pool_backward(dy: torch.Tensor, argmax: torch.Tensor | None, dx: torch.Tenso
     if dx.numel() > 0:
         programs, tile = tiled("pool_backward", dx, pool)
         pool_backward_kernel[(programs,)](
-            **operands(dy=dy, argmax=argmax, dx=dx),
+            **operands(dx, dy=dy, argmax=argmax) | output(dx=dx),
             **_sizes(pool),
             DIVISOR=pool.divisor,
             ACC=accumulator(dy),
@@ -225,7 +226,7 @@ def max_pool_gather(x: torch.Tensor, argmax: torch.Tensor, y: torch.Tensor, pool
     if y.numel() > 0:
         programs, tile = tiled("max_pool_gather", y, pool)
         max_pool_gather_kernel[(programs,)](
-            **operands(x=x, argmax=argmax, y=y),
+            **operands(y, x=x, argmax=argmax) | output(y=y),
             **_sizes(pool),
             **tile,
         )

@@ -18,7 +18,7 @@ import triton.language as tl
 
 from tritonconv.jit import jit
 from tritonconv.kernels import grid
-from tritonconv.kernels.arguments import accumulator, operands, tiled, wide
+from tritonconv.kernels.arguments import accumulator, operands, output, tiled, wide
 from tritonconv.kernels.epilogue import is_better
 from tritonconv.kernels.tables import Table, joined
 from tritonconv.layouts import memory_format
@@ -46,13 +46,14 @@ def resample_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M output pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(ALL):
         source, weight, valid = grid.source(index_ptr, weight_ptr, position, number, out_size, valid_m, TERMS, OFFSET)
         x = tl.load(grid.tile(x_ptr, x_stride, n, source, c), mask=valid[:, None] & valid_c[None, :], other=0.0)
         acc += x.to(ACC) * weight.to(ACC)[:, None]
-    tl.store(grid.tile(y_ptr, y_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(y_ptr + offs_y, acc, mask=valid_y)
 
 
 @jit
@@ -75,7 +76,7 @@ def adaptive_max_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M windows × BLOCK_N channels. Grid: (window blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     best = tl.full((BLOCK_M, BLOCK_N), -float("inf"), ACC)
     place = tl.full((BLOCK_M, BLOCK_N), -1, OFFSET)
     for number in range(ALL):
@@ -85,8 +86,7 @@ def adaptive_max_kernel(
         take = is_better(value, best) | ((place < 0) & valid[:, None])  # the first stands for a window of −inf
         best = tl.where(take, value, best)
         place = tl.where(take, grid.ravel(source, in_size)[:, None], place)
-    offs_y = (n * y_stride[0] + grid.offset(position, y_stride))[:, None] + (c * y_stride[1])[None, :]
-    valid_y = valid_m[:, None] & valid_c[None, :]
+    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, best, mask=valid_y)
     tl.store(place_ptr + offs_y, place.to(tl.int64), mask=valid_y)
 
@@ -111,7 +111,7 @@ def adaptive_max_backward_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program: BLOCK_M input pixels × BLOCK_N channels. Grid: (pixel blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     own = grid.ravel(position, in_size).to(tl.int64)
     acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for number in range(ALL):
@@ -120,7 +120,8 @@ def adaptive_max_backward_kernel(
         dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
         place = tl.load(grid.tile(place_ptr, place_stride, n, window, c), mask=valid_dy, other=-1)
         acc += tl.where(place == own[:, None], dy, 0.0)
-    tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_c[None, :])
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
 @jit
@@ -141,14 +142,15 @@ def gather_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One program reads x at BLOCK_M × BLOCK_N places, 0 for none. Grid: (pixel blocks · channel blocks,)."""
-    n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(out_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     valid = valid_m[:, None] & valid_c[None, :]
     place = tl.load(grid.tile(place_ptr, place_stride, n, position, c), mask=valid, other=-1)
     valid_x = (place >= 0) & (place < places)
     _, source = grid.unravel(tl.where(valid_x, place, 0).to(OFFSET), in_size)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(source, x_stride))
     value = tl.load(x_ptrs, mask=valid_x, other=0.0)
-    tl.store(grid.tile(y_ptr, y_stride, n, position, c), value, mask=valid)
+    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    tl.store(y_ptr + offs_y, value, mask=valid_y)
 
 
 @jit
@@ -170,7 +172,7 @@ def claim_kernel(
 
     The maximum of whole numbers is the same in any order.
     """
-    n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
+    _offs_m, n, position, c, valid_m, valid_c = grid.tile_of_program(in_size, N, C, BLOCK_M, BLOCK_N, OFFSET)
     valid = valid_m[:, None] & valid_c[None, :]
     index = tl.load(grid.tile(index_ptr, index_stride, n, position, c), mask=valid, other=-1)
     valid = valid & (index >= 0) & (index < places)
@@ -204,7 +206,7 @@ def _launch(x: torch.Tensor, y: torch.Tensor, axes: tuple[Table, ...]) -> None:
     terms = _terms(axes)
     programs, tile = tiled("resample", y, terms=terms["ALL"])
     resample_kernel[(programs,)](
-        **operands(index, weight, x=x, y=y),
+        **operands(y, index, weight, x=x) | output(y=y),
         index_ptr=index,
         weight_ptr=weight,
         out_size=grid.three(y.shape[2:]),
@@ -220,7 +222,7 @@ def adaptive_max(x: torch.Tensor, y: torch.Tensor, place: torch.Tensor, axes: tu
         index, _ = joined(_three(axes), y.device, torch.float32)
         programs, tile = tiled("adaptive_max", y)
         adaptive_max_kernel[(programs,)](
-            **operands(index, x=x, y=y),
+            **operands(y, index, x=x) | output(y=y),
             index_ptr=index,
             place_ptr=place,
             in_size=grid.three(x.shape[2:]),
@@ -237,7 +239,7 @@ def adaptive_max_backward(dy: torch.Tensor, place: torch.Tensor, dx: torch.Tenso
         index, _ = joined(_three(axes), dx.device, torch.float32)
         programs, tile = tiled("adaptive_max_backward", dx)
         adaptive_max_backward_kernel[(programs,)](
-            **operands(index, dy=dy, place=place, dx=dx),
+            **operands(dx, index, dy=dy, place=place) | output(dx=dx),
             index_ptr=index,
             in_size=grid.three(dx.shape[2:]),
             **_terms(axes),
@@ -269,7 +271,7 @@ def gather(x: torch.Tensor, place: torch.Tensor, y: torch.Tensor) -> None:
     if y.numel() > 0:
         programs, tile = tiled("gather", y)
         gather_kernel[(programs,)](
-            **operands(x=x, place=place, y=y),
+            **operands(y, x=x, place=place) | output(y=y),
             in_size=grid.three(x.shape[2:]),
             out_size=grid.three(y.shape[2:]),
             places=math.prod(x.shape[2:]),
