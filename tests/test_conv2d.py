@@ -187,7 +187,7 @@ def test_small_tiles(name, algorithm, device, monkeypatch):
 def many_pixels(algorithm: str) -> Case:
     """Several blocks of pixels: a block is 1024 for direct and up to 64 for the products."""
     W = 4500 if algorithm == "direct" else 306
-    return Case("many pixels", "split-K", N=1, C_in=1, C_out=2, R=1, S=2, H=1, W=W)
+    return Case("many pixels", "split-K", N=1, C_in=3, C_out=2, R=1, S=2, H=1, W=W)
 
 
 @by_algorithm

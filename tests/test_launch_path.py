@@ -135,7 +135,7 @@ def cudas_limits_hold(gpu: ModuleType) -> None:
     """The stand-in refuses a grid that CUDA refuses, and no operator asks for one, however large its image."""
     tensors = torch.ones(16), torch.ones(16)
     with pytest.raises(RuntimeError, match="invalid argument"):
-        sum_splits_kernel[(1, 65536)](*tensors, None, 16, 16, 1, tl.int32, 16, 16)
+        sum_splits_kernel[(1, 65536)](*tensors, None, 16, 16, 1, 1, 1, tl.int32, 16, 16)
     for name, call in GRIDS.items():
         before = gpu.launches()
         y = call()

@@ -295,7 +295,7 @@ def direct_wgrad(
     dy = flat(dy)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | images(dy) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x) | images(dy) | partial.arguments(),
         **convolution(problem),
         steps=steps,
         ACC=accumulator(dy),

@@ -325,7 +325,8 @@ def implicit_gemm_dgrad(
     phases, size = grid.phases(problem), grid.phase_size(problem)
     dy, w = product_operand(dy, problem), product_operand(w, problem)
     pixels = problem.N * math.prod(size)
-    crowded = dx.dtype != dy.dtype  # elements that are wider
+    # elements that are wider, or a pointer for each
+    crowded = dx.dtype != dy.dtype or (phases[3] > 1 and dx.stride(1) != 1)
     sizes = {"pixels": pixels, "C_in": C_in, "C_out": C_out, "taps": problem.taps, "crowded": crowded}
     tile = tuning.pick("implicit_gemm_dgrad", dy, problem, **sizes)
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
@@ -359,7 +360,7 @@ def implicit_gemm_wgrad(
     dy = flat(dy)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](
-        **operands(partial.dw, partial.db, dy=dy, x=x, dw=dw) | images(dy) | partial.pointers(),
+        **operands(partial.dw, partial.db, dy=dy, x=x) | images(dy) | partial.arguments(),
         **convolution(problem),
         steps=steps,
         BLOCKS_M=blocks_m,

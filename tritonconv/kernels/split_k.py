@@ -1,5 +1,6 @@
 """Split-K: partial sums of the gradients of filters and bias, added in a fixed order; bitwise the same run to run."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +16,13 @@ from tritonconv.kernels.arguments import offsets, wide
 @jit
 def sum_splits_kernel(
     partial_ptr,  # (splits, numel)
-    dw_ptr,  # the first `filters` of a split's elements
-    db_ptr,  # the others, or None
+    dw_ptr,  # (C_out, channels, taps), or in channels_last: of the first `filters` of a split's elements
+    db_ptr,  # of the others, or None
     numel,
     filters,
+    channels,
     splits,
+    TAPS: tl.constexpr,  # or 1 where dw lies as a split does
     OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -32,7 +35,11 @@ def sum_splits_kernel(
         split = first + tl.arange(0, BLOCK_K)
         ptrs = partial_ptr + ((split.to(OFFSET) * numel)[:, None] + offs[None, :])
         acc += tl.sum(tl.load(ptrs, mask=(split < splits)[:, None] & valid[None, :], other=0.0), 0)
-    tl.store(dw_ptr + offs, acc, mask=offs < filters)
+    offs_dw = offs
+    if TAPS > 1:
+        rest = offs // channels
+        offs_dw = (rest // TAPS * channels + offs % channels) * TAPS + rest % TAPS
+    tl.store(dw_ptr + offs_dw, acc, mask=offs < filters)
     if db_ptr is not None:
         tl.store(db_ptr + (offs - filters), acc, mask=valid & (offs >= filters))
 
@@ -55,22 +62,39 @@ class Partial(NamedTuple):
     """Where a wgrad kernel writes its sums, and how many elements on from a split's the next one's are."""
 
     dw: torch.Tensor
+    dw_stride: Any
     db: torch.Tensor | None
     split_stride: int
     whole: torch.Tensor | None = None  # (splits, elements of dw and of db), where there are several
 
-    def pointers(self) -> dict[str, Any]:
-        """As the kernels' arguments."""
-        return {"dw_ptr": self.dw, "db_ptr": self.db, "split_stride": self.split_stride}
+    def arguments(self) -> dict[str, Any]:
+        """As the kernels have them."""
+        return {
+            "dw_ptr": self.dw,
+            "dw_stride": self.dw_stride,
+            "db_ptr": self.db,
+            "split_stride": self.split_stride,
+        }
 
 
 def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None) -> Partial:
-    """Of one split the gradients themselves; else scratch of the accumulator's dtype: each split's dw, then its db."""
-    if splits == 1:
-        return Partial(dw, db, 0)
-    filters = dw.numel()
+    """Of one split the gradients themselves; else scratch of the accumulator's dtype: each split's dw, then its db.
+
+    There dw is channels_last whatever it is itself: a product's columns are channels, and lie side by side only there.
+    So on a GPU a split of an NCHW filter's gradient goes there too if it is the only one.
+    """
+    if splits == 1 and (_taps_apart(dw) == 1 or tuning.architecture(dw.device) == "interpreter"):
+        return Partial(dw, grid.strides(dw), db, 0)
+    filters, (C_out, C_in, *size) = dw.numel(), dw.shape
     whole = torch.empty((splits, filters + (0 if db is None else db.numel())), dtype=wide(dw), device=dw.device)
-    return Partial(whole[:, :filters], None if db is None else whole[:, filters:], whole.shape[1], whole)
+    first = whole[0, :filters].view(C_out, *size, C_in).movedim(-1, 1)
+    of_bias = None if db is None else whole[:, filters:]
+    return Partial(whole[:, :filters], grid.strides(first), of_bias, whole.shape[1], whole)
+
+
+def _taps_apart(dw: torch.Tensor) -> int:
+    """How many taps lie between a filter's channel and the next; 1 where dw is what it is in channels_last."""
+    return 1 if dw.stride(1) == 1 or dw.shape[1] == 1 else math.prod(dw.shape[2:])
 
 
 def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> None:
@@ -86,7 +110,9 @@ def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> N
         db_ptr=db,
         numel=numel,
         filters=dw.numel(),
+        channels=dw.shape[1],
         splits=splits,
+        TAPS=_taps_apart(dw),
         OFFSET=offsets(scratch),
         **tile,
     )
