@@ -27,6 +27,7 @@ class Recipe:
     lr: float = _option(0.001, "learning rate, or its peak")
     momentum: float = _option(0.0, "of SGD and RMSprop")
     weight_decay: float = _option(0.0, "times the weights, added to the gradient")
+    dropout: float | None = _option(None, "share that each dropout layer drops (the network's own)")
     schedule: str = _option("constant", "of the learning rate: constant, one-cycle, inverse-time or steps")
     validation: float = _option(1 / 6, "share of the training images that choose the epoch; 0: the last epoch is it")
     patience: int = _option(0, "epochs without a better validation accuracy before the run stops; 0: never")
@@ -37,7 +38,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, (holds, wanted) in LIMITS.items():
-            if not holds(value := getattr(self, name)):
+            if (value := getattr(self, name)) is not None and not holds(value):
                 raise ValueError(f"argument --{name.replace('_', '-')}: {value!r} is not {wanted}")
 
 
@@ -50,6 +51,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "validation": (lambda value: 0 <= value < 1, "a share of 0 or more, below 1"),
     "patience": (lambda value: value >= 0, "a whole number of 0 or more"),
     "scaling": (lambda value: 0 <= value < 1, "a share of 0 or more, below 1"),
+    "dropout": (lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     **dict.fromkeys(("momentum", "weight_decay", "shift", "rotation", "elastic"), _AMOUNT),
 }
 CHOICES = {

@@ -71,7 +71,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = [option for option in dataclasses.fields(Recipe) if "help" in option.metadata]
     for option in options:
         name = f"--{option.name.replace('_', '-')}"
-        recipe.add_argument(name, type=option.type, choices=CHOICES.get(option.name), help=option.metadata["help"])
+        kind = option.type if isinstance(option.type, type) else float  # None is no argument
+        recipe.add_argument(name, type=kind, choices=CHOICES.get(option.name), help=option.metadata["help"])
     args = parser.parse_args(argv)
     given = {name: value for option in options if (value := vars(args).pop(name := option.name)) is not None}
     try:
@@ -120,10 +121,13 @@ def load_images(name: str, folder: Path | None, limit: int | None, device: str) 
     return images.subset(CPU_TRAIN, CPU_TEST) if device == "cpu" else images
 
 
-def build_model(network: str, layers: str = "ours", seed: int = 0) -> nn.Sequential:
+def build_model(network: str, layers: str = "ours", seed: int = 0, dropout: float | None = None) -> nn.Sequential:
     """A network with the initial weights of `seed`, the same for both kinds of layers."""
     torch.manual_seed(seed)
     model = NETWORKS[network]()
+    for layer in model:
+        if isinstance(layer, nn.Dropout) and dropout is not None:
+            layer.p = dropout
     if layers == "ours":
         tritonconv.convert(model, fuse=True)
     return model
@@ -202,7 +206,7 @@ def train(args: argparse.Namespace, seed: int) -> float:
         f"{len(parts.train_labels):,} images to train on, {len(parts.test_labels):,} to choose the epoch and "
         f"{len(images.test_labels):,} to test, from {images.source}{few}"
     )
-    model = build_model(args.network, args.layers, seed)
+    model = build_model(args.network, args.layers, seed, recipe.dropout)
     accelerator.print(f"{args.network}: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
     training = Training(model, recipe, len(parts.train_labels), seed, accelerator)
     set_seed(seed, device_specific=True)  # each process drops and distorts differently

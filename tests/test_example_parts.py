@@ -58,6 +58,7 @@ def parse(*argv: str) -> Namespace:
         ("--patience", "0", "-1"),
         ("--rotation", "0", "inf"),
         ("--scaling", "0", "1.0"),
+        ("--dropout", "1", "1.5"),
         ("--target-accuracy", "1e-9", "0.0"),
         ("--target-accuracy", "1", "1.001"),
     ],
@@ -113,11 +114,17 @@ def test_every_field_of_a_recipe_is_an_option_and_the_networks_own_by_default():
     for name, recipe in RECIPES.items():
         assert train.parse([name]).recipe == recipe
     changed = Recipe(
-        *("99.26 %", "kmnist", 3, 8, "SGD", 0.5, 0.25, 0.125, "steps", 0.5, 2, 1.0, 2.0, 0.75, 4.0),
+        *("99.26 %", "kmnist", 3, 8, "SGD", 0.5, 0.25, 0.125, 0.4, "steps", 0.5, 2, 1.0, 2.0, 0.75, 4.0),
     )
     given = {name: value for name, value in dataclasses.asdict(changed).items() if name != "reported"}
     assert not any(value == getattr(RECIPES["mnist-cnn3"], name) for name, value in given.items())
     assert parse(*(f"--{name.replace('_', '-')}={value}" for name, value in given.items())).recipe == changed
+
+
+def test_a_recipes_dropout_is_every_layers():
+    own, given = (train.build_model("fashion-cnn", dropout=share) for share in (None, 0.125))
+    shares = ([layer.p for layer in model if isinstance(layer, torch.nn.Dropout)] for model in (own, given))
+    assert list(shares) == [[0.25, 0.25, 0.5], [0.125] * 3]
 
 
 def test_recipes_are_of_networks_and_name_what_is_there():
