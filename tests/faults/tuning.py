@@ -81,7 +81,8 @@ CHOICES = [
                 'return because("splits", (splits, steps // splits), reason)',
                 SPLITS,
             ),
-            ("    wanted = 2 * multiprocessors(x.device)\n", "    wanted = 264\n", SPLITS),
+            ("    return 2 * multiprocessors(x.device)\n", "    return 264\n", SPLITS),
+            (" and programs < _wanted(x)\n", "\n", "tests/test_habits.py::test_launches_with_and_without_fusing"),
             (
                 "min(cdiv(wanted, programs), cdiv(steps, 4), 64))",
                 "min(cdiv(wanted, programs), cdiv(steps, 4)))",

@@ -290,8 +290,9 @@ def direct_wgrad(
     tile = tuning.pick("direct_wgrad", dy, problem, pixels=pixels, channels=problem.C_out)
     channel_blocks = triton.cdiv(problem.C_out, tile["BLOCK_N"])
     filters = problem.taps * problem.C_in // problem.groups
-    splits, steps = tuning.split_k(dy, channel_blocks * filters, triton.cdiv(pixels, tile["BLOCK_M"]))
-    partial = partial_sums(splits, dw, db)
+    tiles = channel_blocks * filters
+    splits, steps = tuning.split_k(dy, tiles, triton.cdiv(pixels, tile["BLOCK_M"]))
+    partial = partial_sums(splits, dw, db, tuning.is_split(dy, tiles))
     dy = flat(dy)
     # one program: one (r, s, c) of BLOCK_N channels' filters, or their bias, over one split of the pixels
     direct_wgrad_kernel[(splits * (filters + (db is not None)) * channel_blocks,)](

@@ -355,8 +355,9 @@ def implicit_gemm_wgrad(
     else:
         blocks_n = problem.taps * triton.cdiv(C_in, tile["BLOCK_N"])
     blocks_m = triton.cdiv(C_out, tile["BLOCK_M"])
-    splits, steps = tuning.split_k(dy, blocks_m * blocks_n * problem.groups, triton.cdiv(pixels, tile["BLOCK_K"]))
-    partial = partial_sums(splits, dw, db)
+    tiles = blocks_m * blocks_n * problem.groups
+    splits, steps = tuning.split_k(dy, tiles, triton.cdiv(pixels, tile["BLOCK_K"]))
+    partial = partial_sums(splits, dw, db, tuning.is_split(dy, tiles))
     dy = flat(dy)
     # one program: BLOCK_M output channels × BLOCK_N of (r, s, c) of one group, or their bias, over a split of pixels
     implicit_gemm_wgrad_kernel[(splits * blocks_m * problem.groups * (blocks_n + (db is not None)),)](

@@ -77,13 +77,13 @@ class Partial(NamedTuple):
         }
 
 
-def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None) -> Partial:
-    """Of one split the gradients themselves; else scratch of the accumulator's dtype: each split's dw, then its db.
+def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None, is_split: bool = True) -> Partial:
+    """Scratch of the accumulator's dtype: each split's dw, then its db. Without splits the gradients themselves.
 
     There dw is channels_last whatever it is itself: a product's columns are channels, and lie side by side only there.
-    So on a GPU a split of an NCHW filter's gradient goes there too if it is the only one.
+    What a larger batch splits goes there as an only split too: so it is the same kernel.
     """
-    if splits == 1 and (_taps_apart(dw) == 1 or tuning.architecture(dw.device) == "interpreter"):
+    if not is_split:
         return Partial(dw, grid.strides(dw), db, 0)
     filters, (C_out, C_in, *size) = dw.numel(), dw.shape
     whole = torch.empty((splits, filters + (0 if db is None else db.numel())), dtype=wide(dw), device=dw.device)
@@ -92,13 +92,8 @@ def partial_sums(splits: int, dw: torch.Tensor, db: torch.Tensor | None) -> Part
     return Partial(whole[:, :filters], grid.strides(first), of_bias, whole.shape[1], whole)
 
 
-def _taps_apart(dw: torch.Tensor) -> int:
-    """How many taps lie between a filter's channel and the next; 1 where dw is what it is in channels_last."""
-    return 1 if dw.stride(1) == 1 or dw.shape[1] == 1 else math.prod(dw.shape[2:])
-
-
 def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> None:
-    """Fill dw, and db where it is given, with the sum of the splits; there is nothing to do for one."""
+    """Fill dw, and db where it is given, with the sum of the splits."""
     scratch = partial.whole
     if scratch is None or scratch.numel() == 0:
         return
@@ -112,7 +107,7 @@ def sum_splits(partial: Partial, dw: torch.Tensor, db: torch.Tensor | None) -> N
         filters=dw.numel(),
         channels=dw.shape[1],
         splits=splits,
-        TAPS=_taps_apart(dw),
+        TAPS=1 if 1 in (dw.stride(1), dw.shape[1]) else math.prod(dw.shape[2:]),
         OFFSET=offsets(scratch),
         **tile,
     )

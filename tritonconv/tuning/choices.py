@@ -151,13 +151,22 @@ def reads_channels_last(device: torch.device, dtype: torch.dtype, channels: int)
     return because("layout", True, reason)
 
 
+def _wanted(x: torch.Tensor) -> int:
+    return 2 * multiprocessors(x.device)
+
+
+def is_split(x: torch.Tensor, programs: int) -> bool:
+    """Whether a gradient of so many tiles is split where there are pixels enough, which is the same for any batch."""
+    return architecture(x.device) != "interpreter" and programs < _wanted(x)
+
+
 def split_k(x: torch.Tensor, programs: int, steps: int) -> tuple[int, int]:
     """(splits, steps of each): a gradient with few tiles is split over its pixels until it fills the GPU."""
     if architecture(x.device) == "interpreter":
         return because("splits", (1, steps), "no split-K: the interpreter runs one program after another")
     if steps <= 1 or programs == 0:
         return because("splits", (1, steps), "no split-K: one block holds all pixels, or no tile needs them")
-    wanted = 2 * multiprocessors(x.device)
+    wanted = _wanted(x)
     splits = max(1, min(cdiv(wanted, programs), cdiv(steps, 4), 64))
     reason = (
         f"split-K by {splits}: {wanted} programs fill the GPU, two for each multiprocessor, the tiles make {programs}; "
