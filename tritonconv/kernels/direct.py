@@ -100,7 +100,7 @@ def direct_forward_kernel(
         if b_ptr is not None:
             acc += bias[None, :]
         if residual_ptr is not None:
-            offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_k, N)
+            offs_y, valid_y = grid.output(y_stride, offs_m, n, position, k, valid_m, valid_k, N)
             acc += tl.load(residual_ptr + offs_y, mask=valid_y, other=0.0).to(ACC)
         if ACTIVATION is not None:
             acc = ACTIVATION(acc, ARGUMENT)
@@ -109,7 +109,7 @@ def direct_forward_kernel(
         else:
             best = acc
 
-    offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_k, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, k, valid_m, valid_k, N)
     store_output(y_ptr, argmax_ptr, offs_y, valid_y, best, argmax, NO_ARGMAX, PASSES)
 
 
@@ -160,7 +160,7 @@ def direct_dgrad_kernel(
 
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
-    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 

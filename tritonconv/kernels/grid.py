@@ -49,8 +49,8 @@ def strides(t: torch.Tensor) -> tuple[int, ...] | int:
 
 
 def dense(t: torch.Tensor) -> tuple[int, ...]:
-    """In elements, of a new image: of a pixel in channels_last; of N and C in NCHW, where the latter is its pixels."""
-    return (t.shape[1],) if t.stride(1) == 1 else t.stride()[:2]
+    """In elements, of a new image: of N and C alone in NCHW, where the latter is its pixels; else as `strides`."""
+    return strides(t) if t.stride(1) == 1 else t.stride()[:2]  # type: ignore[return-value]
 
 
 def window(problem: ConvProblem | PoolProblem) -> Window:
@@ -167,18 +167,18 @@ def tile(ptr, stride, n, position, c):
 
 
 @jit
-def output(stride, offs_m, c, valid_m, valid_c, N):
-    """Offsets (M, N) of an output's pixels, by number, × channels, and which there are. `dense` gave its strides.
+def output(stride, offs_m, n, position, c, valid_m, valid_c, N):
+    """Offsets (M, N) of an output's pixels × channels, and which there are; `dense` gave its strides.
 
-    In NCHW by a division of its own: after `unravel` the compiler no longer sees that neighbouring pixels are
-    neighbours in memory, and would store them one by one instead of 16 bytes at a time.
+    In NCHW by the pixels' numbers and a division of its own: after `unravel` the compiler no longer sees that
+    neighbouring pixels are neighbours in memory, and would store them one by one instead of 16 bytes at a time.
     """
-    if len(stride) == 1:
-        rows, columns = offs_m * stride[0], c
-    else:
+    if len(stride) == 2:
         n = offs_m // stride[1]
-        rows, columns, valid_m = offs_m + n * (stride[0] - stride[1]), c * stride[1], n < N
-    return rows[:, None] + columns[None, :], valid_m[:, None] & valid_c[None, :]
+        rows, valid_m = offs_m + n * (stride[0] - stride[1]), n < N
+    else:
+        rows = n * stride[0] + offset(position, stride)
+    return rows[:, None] + (c * stride[1])[None, :], valid_m[:, None] & valid_c[None, :]
 
 
 @jit

@@ -49,7 +49,7 @@ def unfold_kernel(
     rows, columns = n * x_stride[0], c * x_stride[1]
     x_ptrs = grid.reach_product(x_ptr, rows, start, shift, columns, in_size, x_stride, PATCH)
     x = tl.load(x_ptrs, mask=valid_x, other=0.0)
-    offs_columns, valid_columns = grid.output(columns_stride, offs_m, j, valid_m, valid_j, N)
+    offs_columns, valid_columns = grid.output(columns_stride, offs_m, n, pixel, j, valid_m, valid_j, N)
     tl.store(columns_ptr + offs_columns, x, mask=valid_columns)
 
 
@@ -80,7 +80,7 @@ def fold_kernel(
         acc += tl.load(columns_ptrs, mask=valid[:, None] & valid_c[None, :], other=0.0).to(ACC)
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_c, other=0.0).to(ACC)[None, :]
-    offs_x, valid_x = grid.output(x_stride, offs_m, c, valid_m, valid_c, N)
+    offs_x, valid_x = grid.output(x_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(x_ptr + offs_x, acc, mask=valid_x)
 
 

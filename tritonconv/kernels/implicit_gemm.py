@@ -113,7 +113,7 @@ def implicit_gemm_forward_kernel(
         if b_ptr is not None:
             acc += bias[None, :]
         if residual_ptr is not None:
-            offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_n, N)
+            offs_y, valid_y = grid.output(y_stride, offs_m, n, position, k, valid_m, valid_n, N)
             acc += tl.load(residual_ptr + offs_y, mask=valid_y, other=0.0).to(ACC)
         if ACTIVATION is not None:
             acc = ACTIVATION(acc, ARGUMENT)
@@ -122,7 +122,7 @@ def implicit_gemm_forward_kernel(
         else:
             best = acc
 
-    offs_y, valid_y = grid.output(y_stride, offs_m, k, valid_m, valid_n, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, k, valid_m, valid_n, N)
     store_output(y_ptr, argmax_ptr, offs_y, valid_y, best, argmax, NO_ARGMAX, PASSES)
 
 
@@ -187,11 +187,8 @@ def implicit_gemm_dgrad_kernel(
     c = group * C_in + offs_n
     if b_ptr is not None:
         acc += tl.load(b_ptr + c * b_stride, mask=valid_n, other=0.0).to(ACC)[None, :]
-    if PHASES[grid.TOTAL] == 1:
-        offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_n, N)
-        tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
-    else:
-        tl.store(grid.tile(dx_ptr, dx_stride, n, position, c), acc, mask=valid_m[:, None] & valid_n[None, :])
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, n, position, c, valid_m, valid_n, N)
+    tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
 @jit
@@ -332,7 +329,7 @@ def implicit_gemm_dgrad(
     # one program: BLOCK_M pixels of one phase × BLOCK_N channels of one group
     blocks = triton.cdiv(pixels, tile["BLOCK_M"]) * triton.cdiv(C_in, tile["BLOCK_N"])
     implicit_gemm_dgrad_kernel[(blocks * phases[3] * problem.groups,)](
-        **operands(dy=dy, w=w, b=b, dx=dx) | (output(dx=dx) if phases[3] == 1 else {}),
+        **operands(dy=dy, w=w, b=b, dx=dx) | (output(dx=dx) if phases[3] == 1 else {}),  # a phase's pixels lie apart
         **convolution(problem),
         phase_size=size,
         PHASES=phases,

@@ -93,7 +93,7 @@ def pool_forward_kernel(
         best = average(best, position, in_size, WINDOW, DIVISOR)
     if REDUCTION == "lp":
         best = power(best * WINDOW[grid.TAPS], 1 / NORM)
-    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, best, mask=valid_y)
     if argmax_ptr is not None:
         tl.store(argmax_ptr + offs_y, argmax, mask=valid_y)
@@ -140,7 +140,7 @@ def pool_backward_kernel(
         else:  # argmax and dy are loaded at once: neither waits for the other
             argmax = tl.load(grid.tile(argmax_ptr, argmax_stride, n, window, c), mask=valid_dy, other=NO_ARGMAX)
             acc += tl.where(argmax == element[:, None], dy, 0.0)
-    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
@@ -173,7 +173,7 @@ def max_pool_gather_kernel(
     reached = grid.reach(start, grid.tap(argmax.to(tl.int32), WINDOW), in_size, WINDOW)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(reached, x_stride))
     value = tl.load(x_ptrs, mask=valid & (argmax != NO_ARGMAX), other=0.0)
-    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, value, mask=valid_y)
 
 

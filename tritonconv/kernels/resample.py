@@ -52,7 +52,7 @@ def resample_kernel(
         source, weight, valid = grid.source(index_ptr, weight_ptr, position, number, out_size, valid_m, TERMS, OFFSET)
         x = tl.load(grid.tile(x_ptr, x_stride, n, source, c), mask=valid[:, None] & valid_c[None, :], other=0.0)
         acc += x.to(ACC) * weight.to(ACC)[:, None]
-    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, acc, mask=valid_y)
 
 
@@ -86,7 +86,7 @@ def adaptive_max_kernel(
         take = is_better(value, best) | ((place < 0) & valid[:, None])  # the first stands for a window of −inf
         best = tl.where(take, value, best)
         place = tl.where(take, grid.ravel(source, in_size)[:, None], place)
-    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, best, mask=valid_y)
     tl.store(place_ptr + offs_y, place.to(tl.int64), mask=valid_y)
 
@@ -120,7 +120,7 @@ def adaptive_max_backward_kernel(
         dy = tl.load(grid.tile(dy_ptr, dy_stride, n, window, c), mask=valid_dy, other=0.0).to(ACC)
         place = tl.load(grid.tile(place_ptr, place_stride, n, window, c), mask=valid_dy, other=-1)
         acc += tl.where(place == own[:, None], dy, 0.0)
-    offs_dx, valid_dx = grid.output(dx_stride, offs_m, c, valid_m, valid_c, N)
+    offs_dx, valid_dx = grid.output(dx_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(dx_ptr + offs_dx, acc, mask=valid_dx)
 
 
@@ -149,7 +149,7 @@ def gather_kernel(
     _, source = grid.unravel(tl.where(valid_x, place, 0).to(OFFSET), in_size)
     x_ptrs = x_ptr + ((n * x_stride[0])[:, None] + (c * x_stride[1])[None, :] + grid.offset(source, x_stride))
     value = tl.load(x_ptrs, mask=valid_x, other=0.0)
-    offs_y, valid_y = grid.output(y_stride, offs_m, c, valid_m, valid_c, N)
+    offs_y, valid_y = grid.output(y_stride, offs_m, n, position, c, valid_m, valid_c, N)
     tl.store(y_ptr + offs_y, value, mask=valid_y)
 
 
