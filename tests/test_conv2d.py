@@ -192,10 +192,11 @@ def many_pixels(algorithm: str) -> Case:
 
 @by_algorithm
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_tiles_of_a_gpu(dtype, algorithm, device, launches):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_tiles_of_a_gpu(layout, dtype, algorithm, device, launches):
     """A GPU's tiles split the weight gradient over the pixels, which the interpreter's never do."""
     c = many_pixels(algorithm)
-    tensors = c.tensors(dtype, device)
+    tensors = [t.contiguous(memory_format=layout) if t.dim() == 4 else t for t in c.tensors(dtype, device)]
     with tuning.target("sm_90") if device.type == "cpu" else contextlib.nullcontext():
         check(c, algorithm, tensors, like_y(c, tensors))
     assert "sum_splits_kernel" in [name for name, _ in launches]

@@ -49,10 +49,10 @@ GRID = faults(
         ("by[0] * size[0] + by[1][0] + carry)", "by[1][0] + carry)", BLOCKED),
         ("is_over = place >= size\n", "is_over = place > size\n", BLOCKED),
         # outputs
-        ("(t.shape[1],) if t.stride(1) == 1 else", "(t.stride(1),) if t.stride(1) == 1 else", "test_named_case"),
+        ("return strides(t) if t.stride(1) == 1 else t.stride()[:2]", "return t.stride()[:2]", "test_named_case"),
         ("n * (stride[0] - stride[1])", "n * stride[0]", "test_named_case"),
-        ("c * stride[1], n < N\n", "c * stride[1], n <= N\n", "test_named_case"),
-        ("rows, columns = offs_m * stride[0], c\n", "rows, columns = offs_m, c\n", "test_named_case"),
+        ("(stride[0] - stride[1]), n < N\n", "(stride[0] - stride[1]), n <= N\n", "test_named_case"),
+        ("rows = n * stride[0] + offset(position, stride)\n", "rows = offset(position, stride)\n", "test_named_case"),
         # phases
         (
             "tuple(map(min, problem.window.stride, problem.input_size))",
@@ -220,7 +220,7 @@ GEMM = faults(
         ),
         ("            acc *= scale[None, :]\n", "            pass\n", EVERYTHING),
         ("residual_ptr + offs_y, mask", "residual_ptr + offs_y * 0, mask", EVERYTHING),
-        ("    if PHASES[grid.TOTAL] == 1:\n        offs_dx", "    if True:\n        offs_dx", VALUES),
+        ("(output(dx=dx) if phases[3] == 1 else {})", "output(dx=dx)", VALUES),
     ],
 )
 EPILOGUE = faults(
