@@ -49,10 +49,10 @@ GRID = faults(
         ("by[0] * size[0] + by[1][0] + carry)", "by[1][0] + carry)", BLOCKED),
         ("is_over = place >= size\n", "is_over = place > size\n", BLOCKED),
         # outputs
-        ("return strides(t) if t.stride(1) == 1 else t.stride()[:2]", "return t.stride()[:2]", "test_named_case"),
+        ("return strides(t) if t.stride(1) == 1 else t.stride()[:2]", "return t.stride()[:2]", "test_layout"),
         ("n * (stride[0] - stride[1])", "n * stride[0]", "test_named_case"),
         ("(stride[0] - stride[1]), n < N\n", "(stride[0] - stride[1]), n <= N\n", "test_named_case"),
-        ("rows = n * stride[0] + offset(position, stride)\n", "rows = offset(position, stride)\n", "test_named_case"),
+        ("rows = n * stride[0] + offset(position, stride)\n", "rows = offset(position, stride)\n", "test_layout"),
         # phases
         (
             "tuple(map(min, problem.window.stride, problem.input_size))",

@@ -3,17 +3,19 @@
 So a matrix product has the same bits however many threads there are, and whichever of them runs it.
 """
 
+import contextlib
 import functools
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 
+PATIENCE = 0.2  # seconds that a signal waits which came after Python last asked for one and before it waits
 _tasks: SimpleQueue = SimpleQueue()  # a signal handler may put into it while the same thread does
 _workers: list[threading.Thread] = []
 _here = threading.local()  # has `works` in a worker
@@ -42,7 +44,8 @@ def run(function: Callable[[Any], Any], items: Iterable[Any]) -> None:
                 _tasks.put(functools.partial(_share, function, left, ended, woken))
                 put += 1
             while len(ended) < shares:  # not a count of what is got: a signal's exception may lose one
-                woken.get()
+                with contextlib.suppress(Empty):
+                    woken.get(timeout=PATIENCE)
         except BaseException as error:  # a signal's: the others write into the caller's memory until they end
             deque(left, 0)
             failure = error
