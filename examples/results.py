@@ -36,7 +36,7 @@ ON_A_CPU: dict[str, list[str]] = {
     "mnist1d-cnn": [],
     "mnist1d-mlp": [],
     "mnist-conv1": [],
-    "mnist-cnn3": [],
+    "mnist-cnn3": ["--limit", "60000"],
     "lenet-1995": [],
     "nielsen-1": ["--epochs", "30"],
     "nielsen-2": ["--epochs", "30"],
@@ -45,7 +45,7 @@ ON_A_CPU: dict[str, list[str]] = {
     "fashion-cnn": ["--epochs", "10"],
     "mnist-dropout": [],
     "emnist-double": ["--epochs", "10"],
-    "mnist-best": ["--limit", "60000", "--epochs", "14"],
+    "mnist-best": ["--limit", "60000"],
 }
 
 
