@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 import torch
@@ -37,6 +38,15 @@ def test_within_budget(target: str, dtype: str, workload: str, layout: str) -> N
     assert rows
     over = {row.kernel: found for row in rows if (found := codegen.problems(row))}
     assert not over
+
+
+def test_neighbours_are_stored_together_in_nchw() -> None:
+    """16 bytes at a time, as far as they go: results, and a filter gradient's partial sums."""
+    for launch in codegen.launches("conv 3x3 64", "sm_90", "bfloat16", torch.contiguous_format):
+        if (kernel := launch.kernel.fn.__name__) in codegen.GEMM_KERNELS:
+            code = codegen.disassemble(jit.compile_launch(launch, codegen.TARGETS["sm_90"]))
+            widths = re.findall(r"\bSTG\.E(?:\.(\w+))?", code)
+            assert widths.count("128") > 0.8 * len(widths), kernel
 
 
 def test_loop_body_is_the_loop_with_the_matrix_instructions() -> None:

@@ -51,6 +51,12 @@ GRID = faults(
         # outputs
         ("return strides(t) if t.stride(1) == 1 else t.stride()[:2]", "return t.stride()[:2]", "test_layout"),
         ("n * (stride[0] - stride[1])", "n * stride[0]", "test_named_case"),
+        (
+            "return strides(t) if t.stride(1) == 1 else t.stride()[:2]",
+            "return strides(t)",
+            "tests/test_codegen.py::test_neighbours_are_stored_together_in_nchw",
+            "as right, and slower",
+        ),
         ("(stride[0] - stride[1]), n < N\n", "(stride[0] - stride[1]), n <= N\n", "test_named_case"),
         ("rows = n * stride[0] + offset(position, stride)\n", "rows = offset(position, stride)\n", "test_layout"),
         # phases
