@@ -64,10 +64,10 @@ def project(tmp_path) -> Path:
 
 
 def test_the_run_tells_killed_from_survived(project, monkeypatch, capsys):
-    monkeypatch.setattr(mutate, "LIKELY_SECONDS", 12)  # a busy machine takes 5 to start pytest
+    monkeypatch.setattr(mutate, "LIKELY_SECONDS", 20)  # a busy machine takes 5 to start pytest
     assert mutate.run([ENDLESS, BY_LIKELY, BY_OTHERS, SURVIVOR], project, jobs=2, quick=False) == 1
     printed = capsys.readouterr().out
-    assert "killed by the time limit of 12 s" in printed
+    assert "killed by the time limit of 20 s" in printed
     assert "killed by tests/test_low.py::test_low" in printed
     assert "killed by tests/test_high.py::test_high" in printed
     assert printed.endswith(f"4 faults: 2 killed by their likely tests, 1 by others, 1 survived\n  {SURVIVOR}\n")
