@@ -1,5 +1,7 @@
 """What follows a convolution in its kernel: scale, bias, residual, activation, pooling; and what a Sequential fuses."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -283,6 +285,23 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
             assert launched(lambda: net(x)) == ["convolution", "activate"]
         net[0].bfloat16()
         assert launched(lambda: net(x.bfloat16())) == ["convolution", "activate"]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_batch_norm_of_an_unbatched_input_is_torchs(rank, device):
+    """Along one axis it takes the convolution's channels for a batch and its pixels for channels; else it raises."""
+    conv, norm = getattr(torch.nn, f"Conv{rank}d"), getattr(torch.nn, f"BatchNorm{rank}d")
+    net = torch.nn.Sequential(conv(3, 4, 3), norm(4), torch.nn.ReLU()).to(device).eval()
+    net[1].running_mean.copy_(torch.arange(4.0))
+    x = torch.randn(3, *[6] * rank, device=device)
+    ours = copy.deepcopy(net)
+    assert tritonconv.convert(ours).fused
+    with torch.no_grad():
+        if rank == 1:
+            torch.testing.assert_close(ours(x), net(x))
+        else:
+            with pytest.raises(ValueError, match=f"expected {rank + 2}D input"):
+                ours(x)
 
 
 @pytest.mark.parametrize("member", [1, 2])

@@ -142,8 +142,10 @@ def _is_fixed(norm: Any, conv: Any, input: Any) -> bool:
     """Whether a batch norm is a scale and a shift that go with the convolution's weights."""
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return False
-    if isinstance(input, torch.Tensor) and torch.is_autocast_enabled(input.device.type):
-        return False
+    if isinstance(input, torch.Tensor):
+        is_batched = input.dim() == conv.rank + 2  # of another a batch norm counts other channels, or raises
+        if not is_batched or torch.is_autocast_enabled(input.device.type):
+            return False
     dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
     return dtypes == {conv.weight.dtype} and norm.num_features == conv.out_channels
 
