@@ -287,6 +287,19 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
         assert launched(lambda: net(x.bfloat16())) == ["convolution", "activate"]
 
 
+@pytest.mark.parametrize(("batch", "channels", "size"), [(2, 1, 4), (2, 3, 1), (1, 1, 4), (0, 3, 4), (2, 3, 4)])
+@pytest.mark.parametrize("pool", [False, True], ids=["", "pooled"])
+def test_what_is_contiguous_and_channels_last_is_contiguous_behind_an_activation(batch, channels, size, pool, device):
+    """As in torch, whose next convolution then answers in NCHW. Strides of size-1 axes count."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, channels, 1), torch.nn.ReLU(), *[torch.nn.MaxPool2d(1)] * pool)
+    net.to(device, memory_format=torch.channels_last)
+    x = torch.randn(batch, 4, size, size, device=device).to(memory_format=torch.channels_last)
+    y, before = net(x), net[0](x).detach()
+    tritonconv.convert(net)
+    assert net(x).stride() == y.stride()
+    assert ops.activate(before, "relu").stride() == net[1](before).stride() == F.relu(before).stride()
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_batch_norm_of_an_unbatched_input_is_torchs(rank, device):
     """Along one axis it takes the convolution's channels for a batch and its pixels for channels; else it raises."""

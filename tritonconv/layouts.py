@@ -34,6 +34,11 @@ def _has_channels_last_strides(t: torch.Tensor) -> bool:
     return True
 
 
+def empty_elementwise(t: torch.Tensor) -> torch.Tensor:
+    """Uninitialised, as torch's elementwise operators answer `t`: contiguous where it is that too."""
+    return torch.empty_like(t, memory_format=torch.contiguous_format if t.is_contiguous() else torch.preserve_format)
+
+
 def step_over(t: torch.Tensor, axes: Iterable[int]) -> int | None:
     """Elements from one to the next along these axes, as if they were one; None where they are not evenly apart."""
     # a batch of one too goes by its stride: it would otherwise be a case of its own, in NCHW

@@ -42,7 +42,8 @@ class Sequential(Ours, torch.nn.Sequential):
     The members stay separate layers, and a slice, a loop over them or a hook meets each as it is. They are fused only
     where nothing can tell: each is exactly that class, without hooks, without a forward of its own on the object or put
     into the class, and a pooling returns no indices; no hook is registered for all modules, and nothing traces their
-    calls. All of it is looked at in every call.
+    calls. All of it is looked at in every call. One thing does tell: backward of a fused ReLU6 or LeakyReLU reads its
+    output, as ReLU's does; what writes that in place makes backward raise.
 
     Source: torch.nn.Sequential.
 

@@ -10,6 +10,7 @@ dx = dgrad(dy, w), dw = wgrad(dy, x), and g the gradient that arrives:
 | wgrad | dy, x | conv(x, g), dgrad(dy, g) |
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ class _Convolution(Operator):
     def row(self) -> Activation | None:
         """Of the table of activations."""
         return activation(self.activation) if self.activation else None
+
+    def may_be_last(self, problem: ConvProblem) -> bool:
+        """What of channels_last is contiguous as well leaves an activation contiguous, as in torch."""
+        is_both = problem.C_out == 1 or math.prod(problem.output_size) == 1 or 0 in problem.output_shape
+        return self.row is None or not is_both
 
     def forward_problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
@@ -160,7 +166,7 @@ class Conv(_Convolution):
         return problem
 
     def outputs(self, problem: ConvProblem) -> Tensors:
-        return (self.empty(self.x, problem.output_shape),)
+        return (self.empty(self.x, problem.output_shape, None, self.may_be_last(problem)),)
 
     def run(self, problem: ConvProblem, *outputs: torch.Tensor) -> None:
         then = Epilogue(self.b, self.scale, self.residual, self.row)
@@ -340,8 +346,8 @@ class ConvMaxPool(_Convolution):
 
     def outputs(self, problem: tuple[ConvProblem, PoolProblem]) -> Tensors:
         conv, pool = problem
-        shape = (*conv.output_shape[:2], *pool.output_size)
-        return self.empty(self.x, shape), self.empty(self.x, shape, pool.argmax_dtype)
+        shape, may_be_last = (*conv.output_shape[:2], *pool.output_size), self.may_be_last(conv)
+        return tuple(self.empty(self.x, shape, dtype, may_be_last) for dtype in (None, pool.argmax_dtype))
 
     def run(self, problem: tuple[ConvProblem, PoolProblem], *outputs: torch.Tensor) -> None:
         conv, pool = problem

@@ -4,6 +4,7 @@ import torch
 
 from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import elementwise, epilogue
+from tritonconv.layouts import empty_elementwise
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 
 
@@ -29,7 +30,7 @@ class Activate(_Elementwise):
         return row
 
     def outputs(self, problem: epilogue.Activation) -> Tensors:
-        return (torch.empty_like(self.x),)
+        return (empty_elementwise(self.x),)
 
     def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
         elementwise.activate(self.x, outputs[0], problem)
@@ -58,7 +59,7 @@ class ActivateBackward(_Elementwise):
         return row
 
     def outputs(self, problem: epilogue.Activation) -> Tensors:
-        return (torch.empty_like(self.x_or_y),)
+        return (empty_elementwise(self.x_or_y),)
 
     def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
         elementwise.activate_backward(self.dy, self.x_or_y, outputs[0], problem)

@@ -74,9 +74,12 @@ class Operator:
         """The results for other values."""
         return self.op(*map(values.__getitem__, self.arguments))
 
-    def empty(self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
+    def empty(
+        self, like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None, may_be_last: bool = True
+    ) -> torch.Tensor:
         """An uninitialised tensor, channels_last where that is an argument and true, or where a tensor argument is."""
-        layout = memory_format(self.channels_last and (len(shape) < 5 or self.keeps_3d), len(shape))
+        is_last = may_be_last and self.channels_last and (len(shape) < 5 or self.keeps_3d)
+        layout = memory_format(is_last, len(shape))
         return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=layout)
 
     def problem(self) -> Any:
