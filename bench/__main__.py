@@ -147,8 +147,8 @@ def run(
         for provider in everyone:
             if re.search(wanted, f"{provider.name} {provider.layout}"):
                 measured += attempt(provider, problem, inputs, reference, device, effort, roofs, tune)
-                gc.collect()
                 if device.type == "cuda":
+                    gc.collect()
                     torch.cuda.empty_cache()
     return rows.with_ratios(measured)
 

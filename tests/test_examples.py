@@ -547,17 +547,22 @@ def outcome(run: Path) -> tuple[dict, dict]:
     return numbers, load_file(run / "model.safetensors")
 
 
+KILLS = [
+    ("os", "replace", 4, "torch"),  # before the second checkpoint is in place; its manifest is
+    ("training.Training", "step", 3, "torch"),  # within the first epoch, before any checkpoint
+    ("training.Training", "step", STEPS + 4, "ours"),  # within the second epoch, past two checkpoints
+]
+SLOW_KILLS = [
+    ("os", "replace", 2, "torch"),  # before the first checkpoint is in place
+    ("os", "replace", 7, "torch"),  # all steps done, before the weights are in place
+    ("checkpoint", "remove", 3, "torch"),  # the second one in place beside the first
+    ("figures", "drawings", 1, "torch"),
+]
+
+
 @pytest.mark.parametrize(
     ("module", "name", "count", "layers"),
-    [
-        ("os", "replace", 2, "torch"),  # before the first checkpoint is in place; its manifest is
-        ("os", "replace", 4, "torch"),  # before the second one is
-        ("os", "replace", 7, "torch"),  # all steps done, before the weights are in place
-        ("checkpoint", "remove", 3, "torch"),  # the second one in place beside the first
-        ("training.Training", "step", 3, "torch"),  # within the first epoch, before any checkpoint
-        ("figures", "drawings", 1, "torch"),
-        ("training.Training", "step", STEPS + 4, "ours"),  # within the second epoch, past two checkpoints
-    ],
+    [*KILLS, *(pytest.param(*kill, marks=pytest.mark.slow) for kill in SLOW_KILLS)],
 )
 def test_killed_run_resumes_with_the_same_numbers(module, name, count, layers, data_dir, whole_run, tmp_path):
     broken = arguments(data_dir, tmp_path / "out", layers=layers)
@@ -638,26 +643,20 @@ runpy.run_module("examples.train", run_name="__main__")
 """
 
 
-def test_two_processes_take_the_steps_of_one(data_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layers", [pytest.param("torch", marks=pytest.mark.slow), "ours"])
+def test_two_processes_take_the_steps_of_one(layers, data_dir, tmp_path, monkeypatch):
     """A step over two shares of a batch is the step over the batch; a rank that trains on another's share shows."""
     (tmp_path / "script.py").write_text(WITHOUT_DROPOUT)
-    finished = run_python(*TORCHRUN, str(tmp_path / "script.py"), *arguments(data_dir, tmp_path / "two"))
+    out = tmp_path / "two"
+    finished = run_python(*TORCHRUN, str(tmp_path / "script.py"), *arguments(data_dir, out, layers=layers))
     assert finished.returncode == 0, finished.stderr
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
-    assert train.main(arguments(data_dir, tmp_path / "one")) == 0
+    assert train.main(arguments(data_dir, tmp_path / "one", layers=layers)) == 0
     two, one = (strict_json(tmp_path / run / "seed-0" / "metrics.json") for run in ("two", "one"))
     assert two["step_losses"] == pytest.approx(one["step_losses"], rel=1e-4)  # float32 sums in another order
     assert two["epochs"][-1]["validation_loss"] == pytest.approx(one["epochs"][-1]["validation_loss"], rel=1e-4)
-
-
-@pytest.mark.parametrize("layers", [pytest.param("torch", marks=pytest.mark.slow), "ours"])
-def test_two_processes(layers, data_dir, tmp_path):
-    out = tmp_path / "out"
-    finished = run_python(*TORCHRUN, "-m", "examples.train", *arguments(data_dir, out, layers=layers))
-    assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("epoch 2: validation loss") == 1
-    metrics = strict_json(out / "seed-0" / "metrics.json")
-    assert metrics["processes"] == 2 and len(metrics["step_losses"]) == 2 * STEPS
+    assert two["processes"] == 2 and len(two["step_losses"]) == 2 * STEPS
     assert finished.stdout.count("Test accuracy") == 1
     names = {path.name for path in (out / "seed-0" / "checkpoint-8").iterdir()}
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= names
@@ -667,4 +666,4 @@ def test_two_processes(layers, data_dir, tmp_path):
     digits = data.load("mnist", data_dir)
     with torch.no_grad():
         predictions = model.eval()(digits.test_images / 255).argmax(1)
-    assert metrics["test_accuracy"] == (predictions == digits.test_labels).double().mean().item()
+    assert two["test_accuracy"] == (predictions == digits.test_labels).double().mean().item()

@@ -1,11 +1,16 @@
 """From a call to the driver, as on a GPU: Triton's binder and launcher, CUDA's limits, plans. Nothing is computed.
 
-The stand-in for a GPU (launch_only.py) is for a whole process: each check here runs in one of its own.
+The stand-in for a GPU (launch_only.py) is for a whole process: each check here runs in a fork of one that has it.
 """
 
+import functools
+import json
+import multiprocessing
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -33,10 +38,33 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has a l
 
 def failure(check: Callable[[ModuleType], None]) -> str:
     """What `check`, one of this file's, says of its failed assertion in a process with the stand-in; "" if none did."""
+    return failures()[check.__name__]
+
+
+@functools.cache
+def failures() -> dict[str, str]:
+    """Of all checks: to start such a process takes longer than a check."""
     code = "import sys; sys.path[:0] = ['tests', '.']; import launch_only, test_launch_path as here; "
-    command = [sys.executable, "-c", f"{code}here.{check.__name__}(launch_only)"]
+    command = [sys.executable, "-c", f"{code}here.print_failures(launch_only)"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    return done.stderr[-5000:] or f"exit status {done.returncode}" if done.returncode else ""
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_failures(gpu: ModuleType) -> None:
+    found = {}
+    for check in CHECKS:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fork:
+            found[check.__name__] = fork.submit(said_by, check, gpu.__name__).result()
+    print(json.dumps(found))
+
+
+def said_by(check: Callable[[ModuleType], None], gpu: str) -> str:
+    try:
+        check(sys.modules[gpu])
+    except BaseException:  # what pytest.raises says too
+        return traceback.format_exc()
+    return ""
 
 
 def described(calls: list[tuple], named: dict[int, str]) -> list[tuple]:
@@ -180,6 +208,16 @@ def what_is_compiled_offline_is_found(gpu: ModuleType) -> None:
     backend = make_backend(GPUTarget("cuda", 90, 32))
     found = {(source.hash(), backend.parse_options(options).hash()) for source, _, options in offline}
     assert found == expected and len(found) > 10
+
+
+CHECKS = (
+    every_layer_launches_again_what_it_launched,
+    a_splits_sums_lie_one_behind_the_other,
+    what_may_change_is_asked_for_each_time,
+    cudas_limits_hold,
+    what_is_compiled_offline_is_found,
+    another_batch_compiles_nothing,
+)
 
 
 def test_every_layer_launches_again_what_it_launched():

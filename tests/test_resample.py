@@ -99,8 +99,12 @@ def assert_maxima_as_torch(x: torch.Tensor, size, rank: int = 2) -> None:
     torch.testing.assert_close(dx, expected_dx, **exact)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [1, 3, 9, (None, 4), (7, 6), (2, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(size, torch.float32) for size in (1, 3, 9, (None, 4), (7, 6), (2, 8))]
+    + [(3, dtype) for dtype in DTYPES if dtype is not torch.float32],
+    ids=str,
+)
 def test_adaptive_maximum_is_torchs(size, dtype, device):
     """Ties, −inf and NaN too."""
     x = torch.randint(-3, 4, (3, 3, 7, 6)).to(device, dtype)
