@@ -10,6 +10,7 @@ from oracle import ALGORITHMS
 import tritonconv
 from tritonconv import functional as TF
 from tritonconv import recording
+from tritonconv.functional.conv import convolve
 
 ops = torch.ops.tritonconv
 ACTIVATIONS = {
@@ -79,8 +80,8 @@ def test_special_values_are_torchs(name, device):
 # --- in a convolution ---
 
 
-def chain(name, x, w, b, scale, residual):
-    y = F.conv2d(x, w, None, 1, 1, 1, 2)
+def chain(name, x, w, b, scale, residual, groups=2):
+    y = F.conv2d(x, w, None, 1, 1, 1, groups)
     y = y if scale is None else y * scale.view(-1, 1, 1)
     y = y if b is None else y + b.view(-1, 1, 1)
     y = y if residual is None else y + residual
@@ -283,8 +284,53 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
         assert launched(lambda: net(x)) == ["convolution"]
         with torch.autocast(device.type, torch.bfloat16):
             assert launched(lambda: net(x)) == ["convolution", "activate"]
-        net[0].bfloat16()
-        assert launched(lambda: net(x.bfloat16())) == ["convolution", "activate"]
+        net[1].double()
+        assert launched(lambda: net[0](x)) == ["convolution"]
+        with pytest.raises(RuntimeError):  # torch's batch norm
+            net(x)
+
+
+@pytest.mark.parametrize("norm", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_norm_is_not_rounded_to_16_bits(seed, norm, device):
+    """Far from 0 its shift is large: fused is as near to the right answer as torch, which rounds between."""
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Conv2d(8, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    net[1].running_mean.normal_(0, 10)
+    net[1].running_var.uniform_(0.01, 1)
+    net.to(device, torch.bfloat16)[1].to(norm)
+    x = torch.randn(2, 8, 8, 8, device=device, dtype=torch.bfloat16)
+    right, ours = copy.deepcopy(net).double(), copy.deepcopy(net)
+    tritonconv.convert(ours)
+    with torch.no_grad():
+        assert launched(lambda: ours(x)) == ["convolution"] and ours(x).dtype == net(x).dtype
+        far, farther = ((y.double() - right(x.double())).abs() for y in (ours(x), net(x)))
+    assert far.mean() <= farther.mean() and far.max() <= 1.5 * farther.max()
+
+
+@pytest.mark.parametrize("pool", [False, True], ids=["", "pooled"])
+def test_a_scale_of_32_bits_beside_images_of_16(pool, device):
+    """With gradients of its own dtype; the bias goes with it."""
+    x, w = (torch.randn(s, device=device, dtype=torch.bfloat16) for s in ((2, 4, 5, 4), (6, 4, 3, 3)))
+    scale, b = torch.rand(6, device=device), torch.randn(6, device=device)
+    given = [t.requires_grad_() for t in (x, w, b, scale)]
+    window = ((2, 2), (2, 2), (0, 0), (1, 1), False) if pool else None
+
+    def ours(x, w, b, scale):
+        return convolve("conv2d", 2, x, w, b, 1, 1, 1, 1, "zeros", "auto", "relu", window, scale)
+
+    def theirs(*tensors):
+        y = chain("relu", *tensors, None, groups=1)
+        return F.max_pool2d(y, 2) if pool else y
+
+    y, expected = ours(*given), theirs(*(t.double() for t in given))
+    dy = torch.randn_like(y)
+    found, wanted = torch.autograd.grad(y, given, dy), torch.autograd.grad(expected, given, dy.double())
+    assert y.dtype == torch.bfloat16 and [t.dtype for t in found] == [t.dtype for t in given]
+    for one, other in zip((y, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=0.03, atol=0.03 * other.abs().max().item())
+    with pytest.raises(RuntimeError, match=r"scale type \(torch.float32\) and bias type \(torch.bfloat16\)"):
+        ours(x, w, b.bfloat16(), scale)
 
 
 @pytest.mark.parametrize(("batch", "channels", "size"), [(2, 1, 4), (2, 3, 1), (1, 1, 4), (0, 3, 4), (2, 3, 4)])

@@ -48,7 +48,8 @@ def conv(
         padding: zeros added on each side, in elements; or 'valid' for none, or 'same' for an output of the input's
             size (stride 1; of an odd number of zeros the odd one comes after).
         groups: C_in and C_out are split into that many groups; group i of the output sees group i of the input.
-        scale: (C_out,), in the input's dtype, or None: a batch norm in evaluation, with its shift as the bias.
+        scale: (C_out,) or None: a batch norm in evaluation, with its shift as the bias. In the input's dtype; or, where
+            that has 16 bits, both in float32.
         residual: of the output's shape and in the input's dtype, any strides, or None.
         activation: "relu", "relu6", "leaky_relu", "leaky_relu(0.2)", "sigmoid", "tanh", "hardswish", "silu", "gelu",
             "gelu_tanh" or None. The gradient of the last four computes the convolution again, for it reads their input.

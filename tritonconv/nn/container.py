@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tritonconv.kernels.arguments import wide
 from tritonconv.kernels.epilogue import activation
 from tritonconv.nn.activation import ReLU
 from tritonconv.nn.conv import Conv1d, Conv2d, Conv3d
@@ -148,7 +149,8 @@ def _is_fixed(norm: Any, conv: Any, input: Any) -> bool:
         if not is_batched or torch.is_autocast_enabled(input.device.type):
             return False
     dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
-    return dtypes == {conv.weight.dtype} and norm.num_features == conv.out_channels
+    is_one = dtypes in ({conv.weight.dtype}, {wide(conv.weight)})
+    return is_one and norm.num_features == conv.out_channels
 
 
 def why_watched(layer: torch.nn.Module) -> str:

@@ -9,6 +9,7 @@ from tritonconv.checks import Algorithm, PaddingMode, require_algorithm
 from tritonconv.functional.arguments import IntOrInts
 from tritonconv.functional.arguments import window as sliding
 from tritonconv.functional.conv import convolve
+from tritonconv.kernels.arguments import wide
 from tritonconv.nn.ours import Ours
 
 
@@ -63,10 +64,11 @@ class _Conv(_Convolution):
         """This layer, a batch norm in evaluation, an activation and max pooling, or some of them, as one operator."""
         scale, bias, window = None, self.bias, None
         if norm is not None:
-            scale = torch.rsqrt(norm.running_var + norm.eps)
+            scale = torch.rsqrt(norm.running_var.to(wide(norm.running_var)) + norm.eps)  # not rounded to 16 bits
             scale = scale if norm.weight is None else scale * norm.weight
-            mean = norm.running_mean if bias is None else norm.running_mean - bias
-            bias = -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
+            mean = norm.running_mean
+            shift = -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
+            bias = shift if bias is None else torch.addcmul(shift, bias, scale)
         if pool is not None:
             window = sliding(self.rank, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         return convolve(

@@ -77,8 +77,11 @@ class _Convolution(Operator):
 
     def forward_problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
+        name = f"conv{self.x.dim() - 2}d"
         named = {"input": self.x, "weight": self.w, "bias": self.b, "scale": self.scale}
-        require_tensors(f"conv{self.x.dim() - 2}d", **named)
+        if self.scale is not None and self.scale.dtype == wide(self.x) != self.x.dtype:  # of 16 bits
+            require_tensors(name, scale=named.pop("scale"), bias=named.pop("bias"))
+        require_tensors(name, **named)
         if self.scale is not None:
             require_shape("scale", self.scale, self.w.shape[:1])
         return conv_problem(self.x.shape, self.w.shape, None if self.b is None else self.b.shape, *self.window)
@@ -89,7 +92,7 @@ class _Convolution(Operator):
         of_channel = (0, *range(2, dy.dim()))
         summed = dy
         if self.scale is not None:
-            dy = dy * self.scale.view(-1, *(1,) * (dy.dim() - 2))
+            dy = (dy * self.scale.view(-1, *(1,) * (dy.dim() - 2))).to(dy.dtype)
         if self.needs["scale"]:
             products = operators.convolution(self.x, self.w, *NONE, *self.window, None, None, self.algorithm)
             d_scale = (summed * products).sum(of_channel)
