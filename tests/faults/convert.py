@@ -207,14 +207,24 @@ CONTAINER = faults(
         (" is pools and row.passes is not None:", " is pools:", f"{EPILOGUES}::test_a_sequential_fuses_what_follows"),
         ("    if norm.training or norm.running_mean", "    if norm.running_mean", APART),
         (
-            "    if isinstance(input, torch.Tensor) and torch.is_autocast_enabled(",
-            "    if False and (",
+            "not is_batched or torch.is_autocast_enabled(input.device.type)",
+            "not is_batched",
             f"{EPILOGUES}::test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart",
         ),
         (
-            "    return dtypes == {conv.weight.dtype} and",
+            "    return is_one and",
             "    return",
             f"{EPILOGUES}::test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart",
+        ),
+        (
+            "({conv.weight.dtype}, {wide(conv.weight)})",
+            "({conv.weight.dtype},)",
+            f"{EPILOGUES}::test_a_batch_norm_is_not_rounded_to_16_bits",
+        ),
+        (
+            "if not is_batched or torch",
+            "if torch",
+            f"{EPILOGUES}::test_a_batch_norm_of_an_unbatched_input_is_torchs",
         ),
         (
             '"gelu" if layer.approximate == "none" else "gelu_tanh"',
@@ -337,13 +347,18 @@ CONVOLUTIONS = faults(
             (before, after, f"{EPILOGUES}::test_a_sequential_fuses_what_follows")
             for before, after in (
                 ("activation=activation,\n", "activation=None,\n"),
-                ("norm.running_var + norm.eps", "norm.running_var"),
+                (".to(wide(norm.running_var)) + norm.eps", ".to(wide(norm.running_var))"),
                 ("scale if norm.weight is None else scale * norm.weight", "scale"),
-                ("else norm.running_mean - bias", "else norm.running_mean"),
+                ("shift if bias is None else torch.addcmul(shift, bias, scale)", "shift"),
                 ("addcmul(norm.bias, mean, scale,", "addcmul(norm.bias, mean, torch.ones_like(scale),"),
                 ("-mean * scale if", "-mean if"),
                 ("torch.addcmul(norm.bias, mean, scale, value=-1)", "-mean * scale"),
             )
+        ),
+        (
+            "norm.running_var.to(wide(norm.running_var))",
+            "norm.running_var",
+            f"{EPILOGUES}::test_a_batch_norm_is_not_rounded_to_16_bits",
         ),
         (
             "pool_kernel_size if pool_stride is None else pool_stride",

@@ -18,6 +18,8 @@ CHANGES = "test_what_may_change_is_asked_for_each_time"
 LAUNCHED = "tests/test_launch_path.py::test_every_layer_launches_again_what_it_launched"
 TRANSFORMS = "tests/test_transforms.py"
 EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
+WIDE_SCALE = "tests/test_epilogue.py::test_a_scale_of_32_bits_beside_images_of_16"
+FORMATS = "tests/test_epilogue.py::test_what_is_contiguous_and_channels_last_is_contiguous_behind_an_activation"
 VMAP, PENALTY = f"{TRANSFORMS}::test_vmap", f"{TRANSFORMS}::test_a_penalty_reaches_what_torch_reaches"
 HESSIAN = f"{TRANSFORMS}::test_jacobians_both_ways_and_their_jacobians {TRANSFORMS}::test_gradcheck"
 FORWARD_OVER_REVERSE = "tests/test_epilogue.py::test_forward_over_reverse_is_torchs"
@@ -30,10 +32,11 @@ REGISTRATION = faults(
     [
         ('        if name == "channels_last":  # where', '        if name == "no_name":  # where', "test_opcheck"),
         (
-            "memory_format(self.channels_last and (",
-            "memory_format(False and (",
+            "may_be_last and self.channels_last and (",
+            "False and (",
             f"{CONV}::test_memory_format_follows_torch",
         ),
+        ("may_be_last and self.channels_last and (", "self.channels_last and (", FORMATS),
         ("dtype=dtype or like.dtype", "dtype=like.dtype", f"{POOL}::test_many_places"),
         (
             "return (self.empty(image, (*image.shape[:2], *size)),)",
@@ -315,7 +318,14 @@ CONVOLUTION = faults(
         ('if self.row.saves == "output" else self.call', "if True else self.call", EVERYTHING),
         ('dy if self.needs["residual"] else None', "2 * dy", EVERYTHING),
         ("d_scale = (summed * products)", "d_scale = (dy * products)", EVERYTHING),
-        ("            dy = dy * self.scale.view(", "            dy = dy * self.scale.abs().view(", EVERYTHING),
+        ("            dy = (dy * self.scale.view(", "            dy = (dy * self.scale.abs().view(", EVERYTHING),
+        ("(dy.dim() - 2))).to(dy.dtype)", "(dy.dim() - 2)))", WIDE_SCALE),
+        ("self.scale.dtype == wide(self.x) != self.x.dtype:", "False:", WIDE_SCALE),
+        ('scale=named.pop("scale"), bias=named.pop("bias"))', 'scale=named.pop("scale"))', WIDE_SCALE),
+        ("is_both = problem.C_out == 1 or math", "is_both = math", FORMATS),
+        ("math.prod(problem.output_size) == 1 or 0", "0", FORMATS),
+        (" or 0 in problem.output_shape", "", FORMATS),
+        ("return self.row is None or not is_both", "return not is_both", FORMATS),
         ('terms.append(self.call(values | {"scale": scale}))', "pass", EVERYTHING),
         ('of_filters = ("w", "b", "scale")', 'of_filters = ("w", "b")', EVERYTHING),
         (
@@ -373,13 +383,13 @@ CONVOLUTION = faults(
         ),
         *(
             (f"require_algorithm(self.algorithm)\n{after}", f"pass\n{after}", "tests/test_errors.py")
-            for after in ("        named =", '        require_tensors(f"conv_transpose')
+            for after in ('        name = f"conv{', '        require_tensors(f"conv_transpose')
         ),
         ("if self.row is None or self.row.passes is None:", "if self.row is None:", EPILOGUE),
-        ("shape = (*conv.output_shape[:2], *pool.output_size)", "shape = conv.output_shape", POOLS),
+        ("(*conv.output_shape[:2], *pool.output_size), self", "conv.output_shape, self", POOLS),
         (
-            "self.empty(self.x, shape, pool.argmax_dtype)",
-            "self.empty(self.x, shape, torch.uint8)",
+            "for dtype in (None, pool.argmax_dtype))",
+            "for dtype in (None, torch.uint8))",
             f"{FUSED}::test_more_places_than_a_byte_names",
         ),
         (
@@ -465,7 +475,7 @@ OTHERS = [
         "tritonconv/ops/elementwise.py",
         POOL,
         [
-            ("return (torch.empty_like(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
+            ("return (empty_elementwise(self.x),)", "return (self.x.new_empty(self.x.shape),)", "test_relu_is_torchs"),
             ('return ("y",) if self.row.saves == "output" else ("x",)', 'return ("y",)', KEEPS),
             (
                 'return ("y",) if self.row.saves == "output" else ("x",)',

@@ -194,6 +194,11 @@ LAYOUT = faults(
     "tritonconv/layouts.py",
     PROBLEMS,
     [
+        (
+            "torch.contiguous_format if t.is_contiguous() else torch.preserve_format",
+            "torch.preserve_format",
+            "tests/test_epilogue.py::test_what_is_contiguous_and_channels_last_is_contiguous_behind_an_activation",
+        ),
         ("if not channels_last or dim not in (4, 5):", "if not channels_last or dim != 4:", RANKS),
         (
             "return any(map(_has_channels_last_strides, tensors))",
