@@ -342,7 +342,8 @@ def test_what_is_contiguous_and_channels_last_is_contiguous_behind_an_activation
     x = torch.randn(batch, 4, size, size, device=device).to(memory_format=torch.channels_last)
     y, before = net(x), net[0](x).detach()
     tritonconv.convert(net)
-    assert net(x).stride() == y.stride() and net[0](x).stride() == before.stride()
+    assert net(x).stride() == y.stride()
+    assert batch == 0 or net[0](x).stride() == before.stride()
     assert ops.activate(before, "relu").stride() == net[1](before).stride() == F.relu(before).stride()
 
 
