@@ -6,6 +6,7 @@ The stand-in for a GPU (launch_only.py) is for a whole process: each check here 
 import functools
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import traceback
@@ -46,7 +47,8 @@ def failures() -> dict[str, str]:
     """Of all checks: to start such a process takes longer than a check."""
     code = "import sys; sys.path[:0] = ['tests', '.']; import launch_only, test_launch_path as here; "
     command = [sys.executable, "-c", f"{code}here.print_failures(launch_only)"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # a fork has none of OpenMP's threads, and would wait for them
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
 
