@@ -366,7 +366,7 @@ def test_the_table_says_whose_times_they_are(lessons):
 def run(tmp_path_factory) -> Path:
     """The folder of a small run of examples.train."""
     out = tmp_path_factory.mktemp("run")
-    sizes = ["--limit=24", "--epochs=1", "--batch-size=10", "--device=cpu"]
+    sizes = ["--layers=torch", "--limit=24", "--epochs=1", "--batch-size=10", "--device=cpu"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert train.main(["mnist1d-cnn", *sizes, "--out", str(out)]) == 0
     return out / "seed-0"
