@@ -295,6 +295,15 @@ def test_no_more_plans_than_are_kept(device, monkeypatch):
         assert calls[i] == i and len(calls) <= 2
 
 
+@pytest.mark.parametrize("name", ["adaptive_max_pool2d", "adaptive_avg_pool2d"])
+def test_an_empty_answer_is_a_tensor_each_time(name, device):
+    (x,) = tensors(device, IMAGE)
+    for _ in range(3):
+        y = getattr(TF, name)(x, 0)
+        assert y.shape == (2, 3, 0, 0)
+        assert torch.equal(*torch.autograd.grad(y.sum(), x), torch.zeros_like(x))
+
+
 def test_what_does_more_than_launch_has_no_plan(device):
     x, index = torch.randn(1, 1, 2, 2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
 

@@ -149,6 +149,8 @@ def make(tensors: Sequence[torch.Tensor | None], run: Callable[..., Tensors]) ->
     owned = {storage(t) for t in results}
     if not watch.is_complete or len(owned - set(map(storage, present))) < len(results):
         return None
+    if results[0].numel() == 0:  # nothing to launch, and a plan answers None in the place of no elements
+        return None
     new = [*results, *(t for t in watch.new if storage(t) not in owned)]
     steps = []
     for launch in launches:
