@@ -16,14 +16,14 @@ from tritonconv.problems import pool_problem
 
 SLOW = pytest.mark.slow
 LAST = "channels_last"
-COVERED = ("conv-bias-relu 3x3 64", "depthwise 3x3 64 circular", "adaptive avg pool 7x7")  # by others' kernels
+COVERED = ("conv-bias-relu 3x3 64", "adaptive avg pool 7x7")  # by others' kernels, with more beside
 QUICK = [
     ("sm_90", "bfloat16", workload, LAST)
     for workload in codegen.workloads(torch.bfloat16)
     if "128" not in workload and workload not in COVERED
 ]
 QUICK += [("sm_90", "bfloat16", "conv-scale-residual-relu 3x3 128", LAST)]  # the largest tile with the most beside it
-QUICK += [("sm_90", "float32", "conv 3x3 64", LAST)]
+QUICK += [("sm_90", "float32", workload, LAST) for workload in ("conv 3x3 64", "conv 3x3 64 stride 2")]
 QUICK += [("sm_90", "bfloat16", workload, "nchw") for workload in ("conv 3x3 64", "conv-bias-relu-pool 3x3 64")]
 CASES = [
     pytest.param(*case, marks=() if case in QUICK else SLOW)

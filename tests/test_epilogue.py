@@ -284,9 +284,8 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
         assert launched(lambda: net(x)) == ["convolution"]
         with torch.autocast(device.type, torch.bfloat16):
             assert launched(lambda: net(x)) == ["convolution", "activate"]
-        net[1].double()
-        assert launched(lambda: net[0](x)) == ["convolution"]
-        with pytest.raises(RuntimeError):  # torch's batch norm
+        net[1].double()  # which torch refuses for float32
+        with pytest.raises(RuntimeError, match="type"):
             net(x)
 
 

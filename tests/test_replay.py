@@ -74,7 +74,7 @@ def differing(monkeypatch, case: table.Case, dtype: torch.dtype, sizes: tuple[in
 
 
 def test_a_replay_has_the_bits_of_interpreting(fresh):
-    @settings(max_examples=15)
+    @settings(max_examples=30)
     @given(st.sampled_from(LAYERS), st.sampled_from(table.DTYPES), st.sampled_from(SIZES))
     def holds(case, dtype, sizes):
         assert differing(fresh, case, dtype, sizes) == []
