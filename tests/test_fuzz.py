@@ -1,9 +1,11 @@
-"""Random arguments to torch's functions and to ours: both answer alike, gradients too, or both raise alike.
+"""Random arguments to torch's functions and to ours: both answer alike, gradients too, or both raise alike. Ours again
+the second time, by a plan. And random chains of layers, by torch and converted.
 
 `pytest -m slow` draws many more. What is drawn is often wrong on purpose. Where torch contradicts itself, or answers
 what no image can be, `torch_is_wrong` says so.
 """
 
+import copy
 import random
 import warnings
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils import _pytree
 
+import tritonconv
 from tritonconv import functional as TF
 
 FEW, MANY = 12, 2000
@@ -221,15 +224,94 @@ def assert_alike(name: str, draw: Draw) -> None:
     function, _, axes = name.partition(", ")
     rank = int((axes or name)[-2]) if (axes or name)[-1] == "d" and (axes or name)[-2].isdigit() else 2
     tensors, arguments = KINDS[name](draw, rank)
-    ours, theirs = (answer(getattr(module, function), tensors, arguments) for module in (TF, F))
+    ours, again, theirs = (answer(getattr(module, function), tensors, arguments) for module in (TF, TF, F))
     if torch_is_wrong(name, tensors, arguments, ours, theirs):
         return
     shown = f"{function}({[getattr(t, 'shape', t) for t in tensors]}, {arguments})"
     if isinstance(ours, type) or isinstance(theirs, type):
-        assert ours is theirs, f"{shown}: ours {ours}, torch's {theirs}"
+        assert ours is again is theirs, f"{shown}: ours {ours}, then {again}, torch's {theirs}"
         return
-    for found, expected in zip(ours, theirs, strict=True):
+    for found, second, expected in zip(ours, again, theirs, strict=True):
         torch.testing.assert_close(list(found), list(expected), msg=lambda text: f"{shown}: {text}")
+        torch.testing.assert_close(
+            list(second), list(found), rtol=0, atol=0, msg=lambda text: f"{shown}, again: {text}"
+        )
+
+
+ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "Hardswish", "SiLU", "GELU", "Sigmoid", "Tanh", "Identity")
+
+
+def layer(draw: Draw, rank: int, channels: int) -> torch.nn.Module:
+    kind = draw.choice(["Conv", "Conv", "BatchNorm", "BatchNorm", "MaxPool", "activation", "activation"])
+    if kind == "activation":
+        return getattr(torch.nn, draw.choice(ACTIVATIONS))()
+    if kind == "Conv":
+        arguments = [channels, draw.choice([1, 2, 4]), draw.choice([1, 2, 3])]
+        how = dict(stride=draw.choice([1, 2]), padding=draw.choice([0, 1]), bias=draw.random() < 0.7)
+    elif kind == "MaxPool":
+        arguments, how = [2], dict(stride=draw.choice([None, 1]), ceil_mode=draw.random() < 0.3)
+    else:
+        arguments, how = [channels], dict(affine=draw.random() < 0.7, track_running_stats=draw.random() < 0.9)
+    made = getattr(torch.nn, f"{kind}{rank}d")(*arguments, **how)
+    if getattr(made, "running_var", None) is not None:
+        torch.nn.init.uniform_(made.running_mean, -2, 2)
+        torch.nn.init.uniform_(made.running_var, 0.5, 2)
+    return made
+
+
+def chain(draw: Draw) -> tuple[torch.nn.Sequential, torch.Tensor]:
+    """Layers of which some may be fused, train or are frozen, and an image for them."""
+    torch.manual_seed(draw.randrange(2**31))
+    rank = draw.choice([1, 2, 2, 3])
+    first = channels = draw.choice([1, 2, 4])
+    layers = []
+    for _ in range(draw.randint(2, 5)):
+        layers.append(layer(draw, rank, channels).train(draw.random() < 0.1).requires_grad_(draw.random() < 0.6))
+        channels = getattr(layers[-1], "out_channels", channels)
+    x = image(draw, rank, first).requires_grad_(draw.random() < 0.3)
+    return torch.nn.Sequential(*layers).double(), x
+
+
+def ran(net: torch.nn.Sequential, x: torch.Tensor, grad: bool) -> Any:
+    """y and its gradients, and the strides of its axes longer than 1; or the class of what it raises."""
+    try:
+        with torch.set_grad_enabled(grad), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y = net(x)
+    except Exception as error:
+        return type(error)
+    wanted = [t for t in (x, *net.parameters()) if t.requires_grad] if y.requires_grad and y.numel() else []
+    gradients = torch.autograd.grad(y.sum(), wanted, allow_unused=True) if wanted else ()
+    strides = [stride for n, stride in zip(y.shape, y.stride(), strict=True) if n > 1 and y.numel()]
+    return [y, *gradients], (strides, y.requires_grad)
+
+
+def assert_converted_alike(draw: Draw) -> None:
+    net, x = chain(draw)
+    ours, grad = copy.deepcopy(net), draw.random() < 0.6
+    tritonconv.convert(ours)
+    theirs = ran(net, x, grad)
+    if theirs is RuntimeError and isinstance(net[0], torch.nn.MaxPool3d) and x.dim() == 4:  # as in torch_is_wrong
+        return
+    for found in (ran(ours, x, grad), ran(ours, x, grad)):
+        shown = f"{net}({list(x.shape)}, {x.stride()}), gradients {grad}"
+        if isinstance(theirs, type) or isinstance(found, type):
+            assert found is theirs, f"{shown}: ours {found}, torch's {theirs}"
+            continue
+        assert found[1] == theirs[1], f"{shown}: ours {found[1]}, torch's {theirs[1]}"
+        torch.testing.assert_close(found[0], theirs[0], msg=lambda text: f"{shown}: {text}")  # noqa: B023
+
+
+def test_a_few_chains():
+    for seed in range(4 * FEW):
+        assert_converted_alike(Draw(f"chain {seed}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_many_chains(part):
+    for seed in range(4 * FEW + part * MANY // 4, 4 * FEW + (part + 1) * MANY // 4):
+        assert_converted_alike(Draw(f"chain {seed}"))
 
 
 @pytest.mark.parametrize("name", KINDS)
