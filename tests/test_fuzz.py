@@ -282,7 +282,9 @@ def ran(net: torch.nn.Sequential, x: torch.Tensor, grad: bool) -> Any:
         return type(error)
     wanted = [t for t in (x, *net.parameters()) if t.requires_grad] if y.requires_grad and y.numel() else []
     gradients = torch.autograd.grad(y.sum(), wanted, allow_unused=True) if wanted else ()
-    strides = [stride for n, stride in zip(y.shape, y.stride(), strict=True) if n > 1 and y.numel()]
+    # on a CPU torch's conv3d in float64 knows no channels_last_3d
+    is_ruled = y.numel() and not any(isinstance(layer, torch.nn.Conv3d) for layer in net)
+    strides = [stride for n, stride in zip(y.shape, y.stride(), strict=True) if n > 1 and is_ruled]
     return [y, *gradients], (strides, y.requires_grad)
 
 
@@ -291,8 +293,8 @@ def assert_converted_alike(draw: Draw) -> None:
     ours, grad = copy.deepcopy(net), draw.random() < 0.6
     tritonconv.convert(ours)
     theirs = ran(net, x, grad)
-    if theirs is RuntimeError and isinstance(net[0], torch.nn.MaxPool3d) and x.dim() == 4:  # as in torch_is_wrong
-        return
+    if theirs is RuntimeError and x.dim() == 4 and any(isinstance(layer, torch.nn.MaxPool3d) for layer in net):
+        return  # as in torch_is_wrong
     for found in (ran(ours, x, grad), ran(ours, x, grad)):
         shown = f"{net}({list(x.shape)}, {x.stride()}), gradients {grad}"
         if isinstance(theirs, type) or isinstance(found, type):
