@@ -66,6 +66,18 @@ def test_forward_over_reverse_is_torchs(name, device):
 
 
 @each_activation
+def test_four_derivatives_are_torchs(name, device):
+    x = torch.linspace(-4, 4, 30, dtype=torch.float64, device=device).requires_grad_()
+    found, expected = ops.activate(x, name), ACTIVATIONS[name](x)
+    for _ in range(4):
+        found, expected = (
+            torch.autograd.grad(y.sin().sum(), x, create_graph=True, materialize_grads=True)[0]
+            for y in (found, expected)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@each_activation
 def test_special_values_are_torchs(name, device):
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, 3, -3, 6], device=device)
     torch.testing.assert_close(ops.activate(x, name), ACTIVATIONS[name](x), equal_nan=True)
@@ -287,6 +299,18 @@ def test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart(device):
         net[1].double()  # which torch refuses for float32
         with pytest.raises(RuntimeError, match="type"):
             net(x)
+
+
+def test_pooling_in_float32_under_autocast_stays_apart(device):
+    """As torch's max_pool3d is on a CPU."""
+    net = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 2), torch.nn.ReLU(), torch.nn.MaxPool3d(2)).to(device)
+    ours = copy.deepcopy(net)
+    tritonconv.convert(ours)
+    x = torch.randn(1, 2, 5, 5, 5, device=device)
+    assert launched(lambda: ours(x)) == ["convolution_max_pool"]
+    with torch.autocast(device.type, torch.bfloat16):
+        assert launched(lambda: ours(x)) == ["convolution", "max_pool"]
+        assert ours(x).dtype == net(x).dtype
 
 
 @pytest.mark.parametrize("norm", [torch.bfloat16, torch.float32], ids=str)

@@ -12,6 +12,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree
 
 import tritonconv
@@ -171,6 +172,22 @@ def test_it_computes_what_torch_computes(name, arguments, shape, device):
     ours, theirs = (results(build(module, name, arguments).to(device), x) for module in (nn, torch.nn))
     torch.testing.assert_close(ours, theirs)
     assert [t.requires_grad for t in ours] == [t.requires_grad for t in theirs]
+
+
+@each_layer
+def test_an_autocast_region_is_torchs(name, arguments, shape, device):
+    """The answer's dtype in it, whatever the input's; the input's gradient has its own."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        answers = []
+        for module in (nn, torch.nn):
+            layer = build(module, name, arguments).to(device, dtype)
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                x = torch.empty(shape, device=device, dtype=dtype, requires_grad=True)
+                given = inputs(layer, x * 1)
+                with torch.autocast(device.type, torch.bfloat16):
+                    y = _pytree.tree_leaves(layer(*given))[0]
+                answers.append((y.dtype, torch.autograd.grad(y.sum(), x)[0].dtype))
+        assert answers[0] == answers[1], dtype
 
 
 @each_layer

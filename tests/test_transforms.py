@@ -83,6 +83,21 @@ def test_vmap(name, arguments, shape, device):
         torch.testing.assert_close(found, torch.vmap(theirs, tuple(dims))(*stacked), msg=str)
 
 
+@each_kind
+def test_a_batch_of_none(name, arguments, shape, device):
+    """Its answer has the axes of one of many; gradients too. A Jacobian of an empty image is such a batch."""
+    ours, _, tensors = functions(name, arguments, shape, device)
+    y = ours(*tensors)
+    for dims in which_are_batched(len(tensors)):
+        stacked = [
+            t if dim is None else t.unsqueeze(dim).narrow(dim, 0, 0) for t, dim in zip(tensors, dims, strict=True)
+        ]
+        assert torch.vmap(ours, tuple(dims))(*stacked).shape == (0, *y.shape)
+        gradients = torch.func.grad(lambda *t: ours(*t).sin().sum(), tuple(range(len(tensors))))
+        found = torch.vmap(gradients, tuple(dims))(*stacked)
+        assert [t.shape for t in found] == [(0, *t.shape) for t in tensors]
+
+
 def test_a_batch_of_numbers(device):
     """Elementwise, of no axis at all."""
     x = torch.randn(5, device=device)
@@ -139,6 +154,30 @@ def test_jacobians_both_ways_and_their_jacobians(name, arguments, shape, device)
 
     direction = torch.randn_like(tensors[last])
     torch.testing.assert_close(slice_of(direction, "forward"), slice_of(direction, "reverse"))
+
+
+def derivative(function, letter: str):
+    """Of all tensors, one vector: F by forward mode, along a direction that changes too; R by reverse mode."""
+
+    def forward(*tensors):
+        return torch.func.jvp(function, tensors, tuple(t.cos() for t in tensors))[1]
+
+    def reverse(*tensors):
+        gradients = torch.func.grad(lambda *t: function(*t).sum(), tuple(range(len(tensors))))(*tensors)
+        return torch.cat([g.flatten() for g in gradients])
+
+    return forward if letter == "F" else reverse
+
+
+@pytest.mark.parametrize("letters", ["FF", "RFF", "FRF", "FFR", "FRR", "FFF"])
+@each_kind
+def test_derivatives_of_derivatives(letters, name, arguments, shape, device):
+    """In any order of the two modes: torch turns forward mode off in a Function's jvp, and an outer one saw nothing."""
+    found, expected, tensors = functions(name, arguments, shape, device)
+    found, expected = (lambda *t, f=f: f(*t).sin() for f in (found, expected))
+    for letter in reversed(letters):
+        found, expected = derivative(found, letter), derivative(expected, letter)
+    torch.testing.assert_close(found(*tensors), expected(*tensors))
 
 
 @each_kind

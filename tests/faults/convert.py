@@ -198,17 +198,22 @@ CONTAINER = faults(
             "    Conv1d: (torch.nn.BatchNorm1d, MaxPool2d),\n",
             f"{LAYERS}::test_a_chain_is_fused_along_every_number_of_axes",
         ),
-        (" is norms and not has_gradient and", " is norms and", APART),
+        ("not (has_gradient or is_cast)", "not is_cast", APART),
         (
             'if row.saves == "output" or not has_gradient:',
             "if True:",
             f"{EPILOGUES}::test_what_reads_its_input_stays_apart_where_a_gradient_is_wanted",
         ),
-        (" is pools and row.passes is not None:", " is pools:", f"{EPILOGUES}::test_a_sequential_fuses_what_follows"),
+        (" is pools and row.passes is not None", " is pools", f"{EPILOGUES}::test_a_sequential_fuses_what_follows"),
+        (
+            "is_pooled and not (is_cast and conv.rank == 3)",
+            "is_pooled",
+            f"{EPILOGUES}::test_pooling_in_float32_under_autocast_stays_apart",
+        ),
         ("    if norm.training or norm.running_mean", "    if norm.running_mean", APART),
         (
-            "not is_batched or torch.is_autocast_enabled(input.device.type)",
-            "not is_batched",
+            "(has_gradient or is_cast)",
+            "has_gradient",
             f"{EPILOGUES}::test_a_batch_norm_in_another_dtype_or_under_autocast_stays_apart",
         ),
         (
@@ -222,8 +227,8 @@ CONTAINER = faults(
             f"{EPILOGUES}::test_a_batch_norm_is_not_rounded_to_16_bits",
         ),
         (
-            "if not is_batched or torch",
-            "if torch",
+            " and input.dim() != conv.rank + 2:",
+            " and input.dim() == 0:",
             f"{EPILOGUES}::test_a_batch_norm_of_an_unbatched_input_is_torchs",
         ),
         (

@@ -238,14 +238,14 @@ EPILOGUE = faults(
             for before, after in (
                 ("(output <= 0) | (output >= 6), 0.0, dy", "output <= 0, 0.0, dy"),
                 ("tl.where(values > 0, values, values * ARGUMENT)", "tl.where(values > 0, values, values * 0.01)"),
-                ("(x > -3) & (x < 3), dy / 3", "(x > -3) & (x < 3), dy"),
+                ("return dy / 3 * (", "return dy * ("),
                 ("dy * (1 - 2 * y)", "dy * (1 - y)"),
                 ("s * (1 - s) * (2 + x * (1 - 2 * s))", "s * (1 - s) * (2 + x * (1 - s))"),
                 ("tl.abs(values) < 0.05", "tl.abs(values) < 0.5"),
                 ("return -2 * dy * y", "return 2 * dy * y"),
-                ("dy * density * (2 - x * x)", "dy * density * (1 - x * x)"),
+                ("torch.exp(-0.5 * x * x) * (2 - x * x)", "torch.exp(-0.5 * x * x) * (1 - x * x)"),
                 ("(ddu - 2 * t * du * du)", "(ddu - t * du * du)"),
-                ("1 + 0.134145 * x * x", "1 + 0.044715 * x * x"),
+                ("0.0), K * (1 + 0.134145", "0.0), K * (1 + 0.044715"),
                 ('saves="output" if argument >= 0 else "input"', 'saves="output"'),
             )
         ),

@@ -1,5 +1,7 @@
 """Patches of an image as columns, and back."""
 
+import math
+
 import torch
 
 from tritonconv.checks import Sizes, as_count, as_sizes, require_batch, require_tensor
@@ -105,7 +107,7 @@ def pixel_shuffle(input: torch.Tensor, upscale_factor: int) -> torch.Tensor:
     shape = (*batch, C // r**2, H * r, W * r)
     if input.numel() == 0:
         return input.reshape(shape)
-    y = operators.fold(input if len(batch) == 1 else input.reshape(-1, C, H, W), shape[-2:], *_blocks(r))
+    y = operators.fold(input if len(batch) == 1 else input.reshape(math.prod(batch), C, H, W), shape[-2:], *_blocks(r))
     return y if len(batch) == 1 else y.reshape(shape)
 
 
@@ -137,7 +139,7 @@ def pixel_unshuffle(input: torch.Tensor, downscale_factor: int) -> torch.Tensor:
     shape = (*batch, C * r**2, H // r, W // r)
     if input.numel() == 0:
         return input.reshape(shape)
-    y = operators.unfold(input if len(batch) == 1 else input.reshape(-1, C, H, W), *_blocks(r))
+    y = operators.unfold(input if len(batch) == 1 else input.reshape(math.prod(batch), C, H, W), *_blocks(r))
     return y if len(batch) == 1 else y.reshape(shape)
 
 

@@ -84,12 +84,6 @@ def activate_backward(dy: torch.Tensor, saved: torch.Tensor, dx: torch.Tensor, a
     _launch(activation.gradient, activation.argument, saved, dy, dx)
 
 
-def activate_curvature(dy: torch.Tensor, saved: torch.Tensor, out: torch.Tensor, activation: Activation) -> None:
-    """Fill out with the derivative of `activate_backward` by `saved`."""
-    assert activation.curvature is not None
-    _launch(activation.curvature, activation.argument, saved, dy, out)
-
-
 def _launch(function: Kernel, argument: float, x: torch.Tensor, dy: torch.Tensor | None, out: torch.Tensor) -> None:
     if out.numel() == 0:
         return

@@ -1,9 +1,11 @@
 """What follows a convolution's sum: scale, bias, residual, an activation, and the running maximum of a pooling window.
 
 An activation is a row of `ACTIVATIONS`: kernels take its functions as constants. Each takes the row's argument last.
+A curvature is of whole tensors, by torch's arithmetic: it is wanted where a gradient is differentiated, to any order.
 Source: torch.nn.functional.relu, relu6, leaky_relu, hardswish, silu, gelu, sigmoid and tanh.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,7 +24,8 @@ class Activation(NamedTuple):
     # (output) -> where dy passes as it is; elsewhere dx is 0. A pooled output keeps no more than that of its argmax, so
     # an activation without it, whose gradient is more than 0 or 1, cannot be pooled in a convolution's epilogue.
     passes: Kernel | None = None
-    curvature: Kernel | None = None  # (dy, saved) -> the derivative of `gradient` by `saved`; None where it is 0
+    # (dy, saved) -> the derivative of `gradient` by `saved`; None where it is 0
+    curvature: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     argument: float = 0.0
 
 
@@ -87,9 +90,8 @@ def hardswish_gradient(dy, x, ARGUMENT: tl.constexpr):
     return tl.where(x <= -3, 0.0, tl.where(x < 3, dy * (x / 3 + 0.5), dy))
 
 
-@jit
-def hardswish_curvature(dy, x, ARGUMENT: tl.constexpr):
-    return tl.where((x > -3) & (x < 3), dy / 3, 0.0)
+def hardswish_curvature(dy, x):
+    return dy / 3 * ((x > -3) & (x < 3))
 
 
 @jit
@@ -107,8 +109,7 @@ def sigmoid_gradient(dy, y, ARGUMENT: tl.constexpr):
     return dy * y * (1 - y)
 
 
-@jit
-def sigmoid_curvature(dy, y, ARGUMENT: tl.constexpr):
+def sigmoid_curvature(dy, y):
     return dy * (1 - 2 * y)
 
 
@@ -123,9 +124,8 @@ def silu_gradient(dy, x, ARGUMENT: tl.constexpr):
     return dy * s * (1 + x * (1 - s))
 
 
-@jit
-def silu_curvature(dy, x, ARGUMENT: tl.constexpr):
-    s = logistic(x)
+def silu_curvature(dy, x):
+    s = torch.sigmoid(x)
     return dy * s * (1 - s) * (2 + x * (1 - 2 * s))
 
 
@@ -144,8 +144,7 @@ def tanh_gradient(dy, y, ARGUMENT: tl.constexpr):
     return dy * (1 - y * y)
 
 
-@jit
-def tanh_curvature(dy, y, ARGUMENT: tl.constexpr):
+def tanh_curvature(dy, y):
     return -2 * dy * y
 
 
@@ -167,35 +166,32 @@ def gelu_gradient(dy, x, ARGUMENT: tl.constexpr):
     return dy * (share + x * density)
 
 
-@jit
-def gelu_curvature(dy, x, ARGUMENT: tl.constexpr):
-    _, density = _normal(x)
-    return dy * density * (2 - x * x)
+def gelu_curvature(dy, x):
+    return dy * 0.3989422804014327 * torch.exp(-0.5 * x * x) * (2 - x * x)
 
 
 @jit
 def _tanh_of_cubic(x):
-    """t = tanh(u) of GELU's approximation, and the first two derivatives of u."""
+    """t = tanh(u) of GELU's approximation, and the derivative of u."""
     K: tl.constexpr = 0.7978845608028654
-    t = tanh(K * (x + 0.044715 * x * x * x), 0.0)
-    return t, K * (1 + 0.134145 * x * x), K * 0.26829 * x
+    return tanh(K * (x + 0.044715 * x * x * x), 0.0), K * (1 + 0.134145 * x * x)
 
 
 @jit
 def gelu_tanh(values, ARGUMENT: tl.constexpr):
-    t, _, _ = _tanh_of_cubic(values)
+    t, _ = _tanh_of_cubic(values)
     return 0.5 * values * (1 + t)
 
 
 @jit
 def gelu_tanh_gradient(dy, x, ARGUMENT: tl.constexpr):
-    t, du, _ = _tanh_of_cubic(x)
+    t, du = _tanh_of_cubic(x)
     return dy * 0.5 * (1 + t + x * (1 - t * t) * du)
 
 
-@jit
-def gelu_tanh_curvature(dy, x, ARGUMENT: tl.constexpr):
-    t, du, ddu = _tanh_of_cubic(x)
+def gelu_tanh_curvature(dy, x):
+    K = 0.7978845608028654
+    t, du, ddu = torch.tanh(K * (x + 0.044715 * x**3)), K * (1 + 0.134145 * x * x), K * 0.26829 * x
     return dy * (1 - t * t) * (du + 0.5 * x * (ddu - 2 * t * du * du))
 
 

@@ -127,15 +127,22 @@ def fusible(layers: Sequence[Any], input: Any = None) -> int:
             for t in (input, *(p for layer in layers[:2] for p in layer._parameters.values()))
         )
     )
+    is_cast = isinstance(input, torch.Tensor) and torch.is_autocast_enabled(input.device.type)
     following = [*itertools.takewhile(lambda layer: not why_watched(layer), layers[1:4])]
     length = 1
-    if following and type(following[0]) is norms and not has_gradient and _is_fixed(following[0], conv, input):
+    if (
+        following
+        and type(following[0]) is norms
+        and not (has_gradient or is_cast)
+        and _is_fixed(following[0], conv, input)
+    ):
         length, following = 2, following[1:]
     if following and type(following[0]) in ACTIVATIONS:
         row = activation(ACTIVATIONS[type(following[0])](following[0]))
         if row.saves == "output" or not has_gradient:
             length += 1
-            if following[1:] and type(following[1]) is pools and row.passes is not None:
+            is_pooled = following[1:] and type(following[1]) is pools and row.passes is not None
+            if is_pooled and not (is_cast and conv.rank == 3):  # torch pools three axes in float32 there, on a CPU
                 length += 1
     return length
 
@@ -144,10 +151,8 @@ def _is_fixed(norm: Any, conv: Any, input: Any) -> bool:
     """Whether a batch norm is a scale and a shift that go with the convolution's weights."""
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return False
-    if isinstance(input, torch.Tensor):
-        is_batched = input.dim() == conv.rank + 2  # of another a batch norm counts other channels, or raises
-        if not is_batched or torch.is_autocast_enabled(input.device.type):
-            return False
+    if isinstance(input, torch.Tensor) and input.dim() != conv.rank + 2:
+        return False  # of one without a batch a batch norm counts other channels, or raises
     dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
     is_one = dtypes in ({conv.weight.dtype}, {wide(conv.weight)})
     return is_one and norm.num_features == conv.out_channels

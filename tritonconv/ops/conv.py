@@ -146,6 +146,10 @@ class _Convolution(Operator):
         return conv_flop_count(list(conv.input_shape), list(conv.filter_shape), list(conv.output_shape))
 
 
+def in_its_regions_dtype(self: Operator, device: str) -> torch.dtype:
+    return torch.get_autocast_dtype(device)
+
+
 @register
 class Conv(_Convolution):
     """y = conv(x, w) · scale + b + residual, or an activation of it; (N, C_out, P, Q)."""
@@ -154,7 +158,7 @@ class Conv(_Convolution):
         f"convolution(Tensor x, Tensor w, Tensor? b, Tensor? scale, Tensor? residual, {PADDED}, str? activation, "
         "bool? channels_last, str algorithm) -> Tensor y"
     )
-    autocast = True
+    autocast = in_its_regions_dtype
 
     def __getattr__(self, name: str) -> Any:
         if name == "channels_last" and self.padding_mode != "circular":  # whatever the residual is
@@ -249,7 +253,7 @@ class ConvTranspose(_Convolution):
         f"convolution_transpose(Tensor x, Tensor w, Tensor? b, SymInt[] output_size, {WINDOW}, str algorithm) "
         "-> Tensor y"
     )
-    autocast = True
+    autocast = in_its_regions_dtype
 
     def problem(self) -> ConvProblem:
         require_algorithm(self.algorithm)
@@ -332,7 +336,7 @@ class ConvMaxPool(_Convolution):
         "int[] pool_kernel, int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, str algorithm) "
         "-> (Tensor y, Tensor argmax)"
     )
-    autocast = True
+    autocast = in_its_regions_dtype
 
     @property
     def pool(self) -> tuple[Any, Any, Any, Any]:

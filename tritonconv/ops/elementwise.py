@@ -4,6 +4,7 @@ import torch
 
 from tritonconv.checks import require_shape, require_tensors
 from tritonconv.kernels import elementwise, epilogue
+from tritonconv.kernels.arguments import wide
 from tritonconv.layouts import empty_elementwise
 from tritonconv.ops.operator import Grads, Operator, Tensors, operators, register
 
@@ -67,31 +68,19 @@ class ActivateBackward(_Elementwise):
     def saved(self) -> tuple[str, ...]:
         return ("x_or_y",) if self.row.curvature is None else ("dy", "x_or_y")
 
+    def curvature(self, given: torch.Tensor | None) -> torch.Tensor | None:
+        """`given`, of x_or_y, times the derivative by it; None where that is 0."""
+        if given is None or self.row.curvature is None:
+            return None
+        dtype = wide(self.x_or_y)
+        return (given * self.row.curvature(self.dy.to(dtype), self.x_or_y.to(dtype))).to(given.dtype)
+
     def backward(self, *gradients: torch.Tensor) -> Grads:
         (g,) = gradients
         d_dy = operators.activate_backward(g, self.x_or_y, self.activation)
-        if self.row.curvature is None or not self.needs["x_or_y"]:
-            return d_dy, None
-        return d_dy, g * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
+        return d_dy, self.curvature(g if self.needs["x_or_y"] else None)
 
     def tangents(self, **given: torch.Tensor | None) -> Grads:
         t = operators.activate_backward(given["dy"], self.x_or_y, self.activation)
-        if self.row.curvature is not None:
-            t = t + given["x_or_y"] * operators.activate_curvature(self.dy, self.x_or_y, self.activation)
-        return (t,)
-
-
-@register
-class ActivateCurvature(ActivateBackward):
-    """The derivative of activate_backward by what it reads. It has none itself."""
-
-    schema = "activate_curvature(Tensor dy, Tensor x_or_y, str activation) -> Tensor t"
-
-    def run(self, problem: epilogue.Activation, *outputs: torch.Tensor) -> None:
-        elementwise.activate_curvature(self.dy, self.x_or_y, outputs[0], problem)
-
-    def backward(self, *gradients: torch.Tensor) -> Grads:
-        raise NotImplementedError(f"the third derivative of {self.activation} is not implemented")
-
-    def tangents(self, **given: torch.Tensor | None) -> Grads:
-        return self.backward()
+        bent = self.curvature(given["x_or_y"])
+        return (t if bent is None else t + bent,)

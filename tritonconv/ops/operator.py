@@ -53,7 +53,6 @@ class Operator:
     results: ClassVar[tuple[str, ...]]
     keeps_3d: bool = True  # whether it answers channels_last_3d with channels_last_3d: torch's averages do not
     is_elementwise: ClassVar[bool] = False  # a batch is another axis
-    autocast: ClassVar[bool] = False  # whether it runs in the dtype of an autocast region, as torch's convolutions do
 
     def __init__(self, **values: Any) -> None:
         self.__dict__ = values
@@ -126,6 +125,10 @@ class Operator:
         `batched` names the arguments that have the batch. 1 is channels: each of the batch is groups of its own.
         """
         return 0
+
+    def autocast(self, device: str) -> torch.dtype | None:
+        """The dtype that torch's operator runs in inside an autocast region on such a device; None for its input's."""
+        return None
 
     def flops(self) -> int | None:
         """What torch.utils.flop_counter counts for torch's own operator; None for one that it does not count."""
@@ -216,8 +219,8 @@ def _autograd_function(kind: type[Operator]) -> Any:
     """The operator for autograd and torch.func. What torch.library.register_autograd makes takes twice as long."""
     links = _links(kind)
 
-    def recalled(ctx: Any, **more: Any) -> Operator:
-        return kind(**ctx.values, **dict(zip(ctx.names, ctx.saved_tensors, strict=True)), **more)
+    def recalled(ctx: Any, saved: Sequence[torch.Tensor], **more: Any) -> Operator:
+        return kind(**ctx.values, **dict(zip(ctx.names, saved, strict=True)), **more)
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -237,34 +240,41 @@ def _autograd_function(kind: type[Operator]) -> Any:
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Grads:
-            asked = recalled(ctx, needs=dict(zip(kind.arguments, ctx.needs_input_grad, strict=True)))
+            asked = recalled(ctx, ctx.saved_tensors, needs=dict(zip(kind.arguments, ctx.needs_input_grad, strict=True)))
             grads = _gradients(asked, gradients[: len(kind.results)])
             return *grads, *(None,) * (len(kind.arguments) - len(grads))
 
         @staticmethod
         def jvp(ctx: Any, *tangents: torch.Tensor | None) -> Any:
-            asked = recalled(ctx)
-            found = asked.tangents(**dict(zip(kind.tensors, tangents, strict=False)))
+            # torch turns forward mode off in here, whose outer level would take the tangents for constants
+            with forward_ad._set_fwd_grad_enabled(True):
+                saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+                asked = recalled(ctx, saved)
+                found = asked.tangents(**dict(zip(kind.tensors, tangents, strict=False)))
             rest = (None,) * (len(kind.results) - len(found))
             return _answer((*found, *rest, *(asked.link.detach() for _ in links)))
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple, *values: Any) -> Any:
             asked, size = _call(kind, values), info.batch_size
+            merged = size or 1  # no axis tells what an empty batch was merged into: one example goes through, for none
             inputs, dims = (dict(zip(kind.arguments, each, strict=True)) for each in (values, in_dims))
             batched = [key for key in kind.tensors if dims[key] is not None]
             axes = {key: asked.batch_axis(key, batched) for key in (*kind.tensors, *kind.results)}
             for key in kind.tensors:
                 t, dim, axis = inputs[key], dims[key], axes[key]
                 if t is not None and axis is not None:
-                    t = t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+                    t = t.expand(merged, *t.shape) if dim is None else t.movedim(dim, 0)
+                    t = t if size else t.new_zeros(merged, *t.shape[1:])
                     inputs[key] = t if kind.is_elementwise else t.movedim(0, axis).flatten(axis, axis + 1)
             if 1 in axes.values():
-                inputs["groups"] *= size
+                inputs["groups"] *= merged
             outputs, out_dims = several(asked.call(inputs)), [axes[key] or 0 for key in kind.results]
             if not kind.is_elementwise:
                 places = zip(out_dims, outputs, strict=True)
-                outputs = tuple(t.unflatten(axis, (size, t.shape[axis] // size)) for axis, t in places)
+                outputs = tuple(t.unflatten(axis, (merged, t.shape[axis] // merged)) for axis, t in places)
+            if not size:
+                outputs = tuple(t.narrow(axis, 0, 0) for axis, t in zip(out_dims, outputs, strict=True))
             return _answer((*outputs, *(outputs[0].new_empty(0) for _ in links))), _answer(
                 (*out_dims, *(None for _ in links))
             )
@@ -282,6 +292,7 @@ def register(kind: type[Operator]) -> type[Operator]:
     kind.tensors = tuple(argument.name for argument in schema.arguments if "Tensor" in str(argument.type))
     kind.results = tuple(result.name for result in schema.returns)
     function, eager, count = _autograd_function(kind), _eager_function(kind), len(kind.tensors)
+    is_cast = kind.autocast is not Operator.autocast
 
     plans: dict[Any, Plan | None] = {}
 
@@ -307,12 +318,12 @@ def register(kind: type[Operator]) -> type[Operator]:
         return apply(*values) if is_wanted or forward_ad._current_level >= 0 else _below_autograd(kind.op, *values)
 
     def transformed(*values: Any) -> Any:
-        return apply(*(_cast(values) if kind.autocast else values))
+        return apply(*(_cast(kind, values) if is_cast else values))
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)
-        if kind.autocast:
-            _register_autocast(name, device)
+        if is_cast:
+            _register_autocast(kind, device)
     _library.impl(name, differentiable, "Autograd")
     _library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")  # torch.func
     if kind.flops is not Operator.flops:
@@ -325,13 +336,13 @@ def register(kind: type[Operator]) -> type[Operator]:
 def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., Any]:
     """A call of the operator. What was not called before with such arguments is checked by torch's dispatcher."""
     calls: dict[Any, Known | None] = {}
-    count, results = len(kind.tensors), len(kind.results)
+    count, results, is_cast = len(kind.tensors), len(kind.results), kind.autocast is not Operator.autocast
 
     def call(*values: Any) -> Any:
         if not is_plain():
             return getattr(_registered, kind.name)(*values)
-        if kind.autocast and _is_any_autocast_enabled():
-            values = _cast(values)
+        if is_cast and _is_any_autocast_enabled():
+            values = _cast(kind, values)
         types = tuple(map(type, values))
         if list in types:
             values = tuple(map(_hashable, values))
@@ -359,23 +370,25 @@ def _run(asked: Operator) -> Tensors:
     return outputs
 
 
-def _cast(values: tuple) -> tuple:
-    """In an autocast region, in its dtype."""
+def _cast(kind: type[Operator], values: tuple) -> tuple:
+    """In an autocast region, in the operator's dtype there."""
+    device = values[0].device.type
+    dtype = _call(kind, values).autocast(device) if torch.is_autocast_enabled(device) else None
+    if dtype is None:
+        return values
 
     def cast(t: Any) -> Any:
-        if not isinstance(t, torch.Tensor) or not torch.is_autocast_enabled(t.device.type):
-            return t
-        eligible = t.is_floating_point() and t.dtype != torch.float64
-        return t.to(torch.get_autocast_dtype(t.device.type)) if eligible else t
+        eligible = isinstance(t, torch.Tensor) and t.is_floating_point() and t.dtype != torch.float64
+        return t.to(dtype) if eligible else t
 
     return tuple(map(cast, values))
 
 
-def _register_autocast(name: str, device: str) -> None:
-    key = f"Autocast{device}"
+def _register_autocast(kind: type[Operator], device: str) -> None:
+    name, key = kind.name, f"Autocast{device}"
 
     def run(*values: Any) -> Any:
-        values = _cast(values)  # the guard is how a region is left
+        values = _cast(kind, values)  # the guard is how a region is left
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
             return getattr(_registered, name)(*values)
 

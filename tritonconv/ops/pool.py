@@ -22,6 +22,11 @@ WINDOW = "int[] kernel, int[] stride, int[] padding, int[] dilation"
 AVERAGE = "int[] kernel, int[] stride, int[] padding, bool ceil_mode, bool count_include_pad, int? divisor"
 
 
+def in_float32_in_3d(self: Operator, device: str) -> torch.dtype | None:
+    """On a CPU, as torch's."""
+    return torch.float32 if device == "cpu" and self.x.dim() == 5 else None
+
+
 @register
 class MaxPool(Operator):
     """y, its argmax, and int64 indices into the plane when `return_indices` (else an empty tensor)."""
@@ -30,6 +35,9 @@ class MaxPool(Operator):
         f"max_pool(Tensor x, {WINDOW}, bool ceil_mode, bool return_indices) "
         "-> (Tensor y, Tensor argmax, Tensor indices)"
     )
+
+    def autocast(self, device: str) -> torch.dtype | None:
+        return None if self.return_indices else in_float32_in_3d(self, device)
 
     def problem(self) -> PoolProblem:
         require_tensors(f"max_pool{self.x.dim() - 2}d", input=self.x)
@@ -114,6 +122,9 @@ class MaxUnpool(Operator):
     def channels_last(self) -> bool:  # type: ignore[override]
         return is_channels_last(self.x)
 
+    def autocast(self, device: str) -> torch.dtype | None:
+        return torch.float32 if device == "cpu" else None
+
     def problem(self) -> None:
         require_tensors(f"max_unpool{self.x.dim() - 2}d", input=self.x)
         require_shape("indices", self.indices, self.x.shape)
@@ -165,8 +176,8 @@ class MaxUnpoolBackward(_Gather):
         (g,) = gradients
         N, C, *size = self.shapes["x"]
         image, channel = torch.arange(N, device=g.device)[:, None, None], torch.arange(C, device=g.device)[:, None]
-        places = (image, channel, self.indices.reshape(N, C, -1))
-        d_x = g.new_zeros(N, C, math.prod(size)).index_put(places, g.reshape(N, C, -1), accumulate=True)
+        places = (image, channel, self.indices.flatten(2))
+        d_x = g.new_zeros(N, C, math.prod(size)).index_put(places, g.flatten(2), accumulate=True)
         return d_x.view(self.shapes["x"]), None
 
 
@@ -185,6 +196,7 @@ class AveragePool(_Average):
     """Each window's average, (N, C, P, Q)."""
 
     schema = f"average_pool(Tensor x, {AVERAGE}) -> Tensor y"
+    autocast = in_float32_in_3d
 
     def problem(self) -> PoolProblem:
         require_tensors(f"avg_pool{self.x.dim() - 2}d", input=self.x)
@@ -225,6 +237,9 @@ class LpPool(Operator):
 
     keeps_3d = False
     schema = "lp_pool(Tensor x, float norm, int[] kernel, int[] stride, bool ceil_mode) -> Tensor y"
+
+    def autocast(self, device: str) -> torch.dtype | None:
+        return torch.float32 if device == "cuda" else in_float32_in_3d(self, device)  # torch's power there
 
     def problem(self) -> PoolProblem:
         require_tensors(f"lp_pool{self.x.dim() - 2}d", input=self.x)
@@ -271,6 +286,7 @@ class AdaptiveMaxPool(_Adaptive):
     """The maximum of each of `output_size` windows that cover the image, and its int64 index into the plane."""
 
     schema = "adaptive_max_pool(Tensor x, SymInt[] output_size) -> (Tensor y, Tensor indices)"
+    autocast = in_float32_in_3d
 
     def problem(self) -> None:
         require_tensors(f"adaptive_max_pool{self.x.dim() - 2}d", input=self.x)

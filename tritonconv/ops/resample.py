@@ -8,6 +8,7 @@ from tritonconv.checks import require_tensors
 from tritonconv.kernels import resample
 from tritonconv.kernels.tables import Table, tables
 from tritonconv.ops.operator import Grads, Operator, operators, register
+from tritonconv.ops.pool import in_float32_in_3d
 
 HOW = "str mode, float[] scales, bool align_corners, bool antialias"
 
@@ -33,6 +34,11 @@ class Resample(_Resample):
     """y, (N, C, *output_size). `scales` has length / size of each axis as the caller gave it, 0 if it did not."""
 
     schema = f"resample(Tensor x, SymInt[] output_size, {HOW}) -> Tensor y"
+
+    def autocast(self, device: str) -> torch.dtype | None:
+        if self.mode == "area":
+            return in_float32_in_3d(self, device)
+        return torch.float32 if device == "cuda" else None
 
     def problem(self) -> None:
         require_tensors("interpolate", input=self.x)
