@@ -417,6 +417,16 @@ def test_autocast_ends_where_it_is_disabled(device):
             assert TF.conv2d(*tensors).dtype == torch.float32
 
 
+def test_on_meta_there_is_no_region(device):
+    """Nor does asking for one raise: in a transform, under autocast of another device, in a chain that is fused."""
+    net = torch.nn.Sequential(nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), nn.ReLU()).eval().requires_grad_(False)
+    tritonconv.convert(net.to("meta"))
+    x = torch.empty(2, 3, 8, 8, device="meta")
+    assert torch.vmap(net)(x[None]).shape == (1, 2, 4, 6, 6)
+    with torch.autocast(device.type, torch.bfloat16):
+        assert (net(x).dtype, net(x).shape) == (torch.float32, (2, 4, 6, 6))
+
+
 @pytest.mark.parametrize("on", ["CPU", "CUDA"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_what_runs_in_float32_in_a_region_is_what_torch_runs_so(rank, on):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._C import _is_any_autocast_enabled
 
 from tritonconv.kernels.arguments import wide
 from tritonconv.kernels.epilogue import activation
@@ -127,7 +128,7 @@ def fusible(layers: Sequence[Any], input: Any = None) -> int:
             for t in (input, *(p for layer in layers[:2] for p in layer._parameters.values()))
         )
     )
-    is_cast = isinstance(input, torch.Tensor) and torch.is_autocast_enabled(input.device.type)
+    is_cast = _is_any_autocast_enabled()
     following = [*itertools.takewhile(lambda layer: not why_watched(layer), layers[1:4])]
     length = 1
     if (

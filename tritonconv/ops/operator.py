@@ -373,8 +373,9 @@ def _run(asked: Operator) -> Tensors:
 def _cast(kind: type[Operator], values: tuple) -> tuple:
     """In an autocast region, in the operator's dtype there."""
     device = values[0].device.type
-    dtype = _call(kind, values).autocast(device) if torch.is_autocast_enabled(device) else None
-    if dtype is None:
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):  # there is none on meta
+        return values
+    if (dtype := _call(kind, values).autocast(device)) is None:
         return values
 
     def cast(t: Any) -> Any:
