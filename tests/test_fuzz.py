@@ -304,6 +304,62 @@ def assert_converted_alike(draw: Draw) -> None:
         torch.testing.assert_close(found[0], theirs[0], msg=lambda text: f"{shown}: {text}")  # noqa: B023
 
 
+def transformed(function: Callable[..., torch.Tensor], word: str) -> Callable[..., torch.Tensor]:
+    """Of tensors, the image first: derivatives in forward mode (F) and in reverse (R), and over three images (V)."""
+
+    def forward(*tensors: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(inner, tensors, tuple(t.cos() for t in tensors))[1]
+
+    def reverse(*tensors: torch.Tensor) -> torch.Tensor:
+        gradients = torch.func.grad(lambda *t: inner(*t).sin().sum(), tuple(range(len(tensors))))(*tensors)
+        return torch.cat([g.flatten() for g in gradients])
+
+    def over_a_batch(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(inner, (0, *[None] * len(parameters)))(torch.stack([x, x * 2, x - 1]), *parameters)
+
+    if not word:
+        return function
+    inner = transformed(function, word[1:])
+    return {"F": forward, "R": reverse, "V": over_a_batch}[word[0]]
+
+
+def assert_transformed_alike(draw: Draw) -> None:
+    net, x = chain(draw)
+    ours, word = copy.deepcopy(net), "".join(draw.choice("FRV") for _ in range(draw.randint(1, 3)))
+    tritonconv.convert(ours)
+    names = [name for name, _ in net.named_parameters()]
+    answers: list[Any] = []
+    for model in (net, ours):
+
+        def function(x: torch.Tensor, *parameters: torch.Tensor, model: Any = model) -> torch.Tensor:
+            return torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), (x,))
+
+        try:
+            answers.append(transformed(function, word)(x.detach(), *(p.detach() for p in net.parameters())))
+        except Exception as error:
+            answers.append(error)
+    theirs, found = answers
+    shown = f"{word} of {net}({list(x.shape)}, {x.stride()})"
+    if isinstance(theirs, Exception):
+        is_torchs_alone = x.numel() == 0 or "NYI" in str(theirs) or any(isinstance(m, torch.nn.MaxPool3d) for m in net)
+        assert is_torchs_alone or type(found) is type(theirs), f"{shown}: ours {found!r}, torch's {theirs!r}"
+    else:
+        assert not isinstance(found, Exception), f"{shown}: ours {found!r}"
+        torch.testing.assert_close(found, theirs, msg=lambda text: f"{shown}: {text}")
+
+
+def test_a_few_transformed_chains():
+    for seed in range(3 * FEW):
+        assert_transformed_alike(Draw(f"transformed {seed}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_many_transformed_chains(part):
+    for seed in range(3 * FEW + part * MANY // 4, 3 * FEW + (part + 1) * MANY // 4):
+        assert_transformed_alike(Draw(f"transformed {seed}"))
+
+
 def test_a_few_chains():
     for seed in range(4 * FEW):
         assert_converted_alike(Draw(f"chain {seed}"))
