@@ -238,7 +238,7 @@ EPILOGUE = faults(
             for before, after in (
                 ("(output <= 0) | (output >= 6), 0.0, dy", "output <= 0, 0.0, dy"),
                 ("tl.where(values > 0, values, values * ARGUMENT)", "tl.where(values > 0, values, values * 0.01)"),
-                ("return dy / 3 * (", "return dy * ("),
+                ("(x > -3) & (x < 3), dy / 3", "(x > -3) & (x < 3), dy"),
                 ("dy * (1 - 2 * y)", "dy * (1 - y)"),
                 ("s * (1 - s) * (2 + x * (1 - 2 * s))", "s * (1 - s) * (2 + x * (1 - s))"),
                 ("tl.abs(values) < 0.05", "tl.abs(values) < 0.5"),

@@ -91,7 +91,7 @@ def hardswish_gradient(dy, x, ARGUMENT: tl.constexpr):
 
 
 def hardswish_curvature(dy, x):
-    return dy / 3 * ((x > -3) & (x < 3))
+    return torch.where((x > -3) & (x < 3), dy / 3, 0.0)
 
 
 @jit
