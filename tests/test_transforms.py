@@ -180,6 +180,21 @@ def test_derivatives_of_derivatives(letters, name, arguments, shape, device):
     torch.testing.assert_close(found(*tensors), expected(*tensors))
 
 
+def test_compiled_transforms(device):
+    """In a graph no level of forward mode is known to Python."""
+
+    def function(x):
+        return functional.max_pool2d(functional.relu(functional.conv2d(x, w)), 2).sin().flatten()
+
+    def transformed(x):
+        return derivative(derivative(function, "F"), "F")(x), torch.vmap(derivative(function, "R"))(x[:, None])
+
+    x, w = (torch.randn(shape, device=device).double() for shape in ((2, 2, 6, 6), (3, 2, 3, 3)))
+    torch._dynamo.reset()
+    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), transformed(x))
+
+
 @each_kind
 def test_gradcheck(name, arguments, shape, device):
     ours, _, tensors = functions(name, arguments, shape, device)

@@ -91,7 +91,8 @@ REGISTRATION = faults(
         ("t if size else t.new_zeros(merged, *t.shape[1:])", "t", NONE),
         ("            if not size:\n", "            if False:\n", NONE),
         ("_set_fwd_grad_enabled(True)", "_set_fwd_grad_enabled(False)", NESTED),
-        ("forward_ad.unpack_dual(t).primal", "t", NESTED),
+        ("forward_ad.unpack_dual(t, level=0).primal", "t", NESTED),
+        (".unpack_dual(t, level=0)", ".unpack_dual(t)", f"{TRANSFORMS}::test_compiled_transforms"),
         ("is_wanted or forward_ad._current_level >= 0 else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
         (
             "        return apply(*(_cast(kind, values) if is_cast else values))",

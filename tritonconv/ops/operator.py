@@ -248,7 +248,7 @@ def _autograd_function(kind: type[Operator]) -> Any:
         def jvp(ctx: Any, *tangents: torch.Tensor | None) -> Any:
             # torch turns forward mode off in here, whose outer level would take the tangents for constants
             with forward_ad._set_fwd_grad_enabled(True):
-                saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+                saved = [forward_ad.unpack_dual(t, level=0).primal for t in ctx.saved_tensors]
                 asked = recalled(ctx, saved)
                 found = asked.tangents(**dict(zip(kind.tensors, tangents, strict=False)))
             rest = (None,) * (len(kind.results) - len(found))
