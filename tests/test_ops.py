@@ -352,6 +352,18 @@ def test_model_exports(device):
     torch.testing.assert_close(program.module()(x), model(x))
 
 
+def test_inference_tensors_beside_others(device):
+    """An image made in inference mode meets a weight that was not: as torch, both by the dispatcher and by a plan."""
+    w = torch.randn(4, 3, 3, 3, device=device)
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 8, 8, device=device)
+    for _ in range(2):
+        torch.testing.assert_close(TF.conv2d(x, w), F.conv2d(x, w))
+    for conv2d in (TF.conv2d, F.conv2d):
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+            conv2d(x, w.clone().requires_grad_())
+
+
 # --- autocast ---
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_layers import LAYERS, build, inputs
+from torch.autograd import forward_ad
 from torch.utils import _pytree
 
 from tritonconv import functional, nn
@@ -193,6 +194,13 @@ def test_compiled_transforms(device):
     torch._dynamo.reset()
     compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), transformed(x))
+
+    def tangent(x):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(function(forward_ad.make_dual(x, x.cos()))).tangent
+
+    for backend in ("eager", "aot_eager"):
+        torch.testing.assert_close(torch.compile(tangent, fullgraph=True, backend=backend)(x), tangent(x))
 
 
 @each_kind

@@ -17,6 +17,7 @@ TRANSFORMED_CALL = "test_transforms_and_autocast_after_a_plain_call"
 CHANGES = "test_what_may_change_is_asked_for_each_time"
 LAUNCHED = "tests/test_launch_path.py::test_every_layer_launches_again_what_it_launched"
 TRANSFORMS = "tests/test_transforms.py"
+COMPILED = f"{TRANSFORMS}::test_compiled_transforms"
 NONE, NESTED = f"{TRANSFORMS}::test_a_batch_of_none", f"{TRANSFORMS}::test_derivatives_of_derivatives"
 REGION = f"{OPS}::test_what_runs_in_float32_in_a_region_is_what_torch_runs_so"
 EVERYTHING = "tests/test_epilogue.py::test_everything_in_a_convolution"
@@ -92,8 +93,10 @@ REGISTRATION = faults(
         ("            if not size:\n", "            if False:\n", NONE),
         ("_set_fwd_grad_enabled(True)", "_set_fwd_grad_enabled(False)", NESTED),
         ("forward_ad.unpack_dual(t, level=0).primal", "t", NESTED),
-        (".unpack_dual(t, level=0)", ".unpack_dual(t)", f"{TRANSFORMS}::test_compiled_transforms"),
-        ("is_wanted or forward_ad._current_level >= 0 else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
+        (".unpack_dual(t, level=0)", ".unpack_dual(t)", COMPILED),
+        ("is_wanted or any(map(_is_dual, tensors)) else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
+        ("forward_ad.unpack_dual(t, level=0).tangent is not None", "forward_ad._current_level >= 0", COMPILED),
+        ("not t.is_inference() and", "", f"{OPS}::test_inference_tensors_beside_others"),
         (
             "        return apply(*(_cast(kind, values) if is_cast else values))",
             "        return apply(*values)",
@@ -127,7 +130,7 @@ UNPOOLED = [
                 "operators.max_unpool_backward(2 * gradients[0], self.indices), None",
                 "test_it_computes_what_torch_computes",
             ),
-            ("g.flatten(2), accumulate=True)", "g.flatten(2))", "test_second_gradients_of_one_index_add"),
+            ("g.reshape(pixels), accumulate=True)", "g.reshape(pixels))", "test_second_gradients_of_one_index_add"),
         ],
     ),
     *faults(

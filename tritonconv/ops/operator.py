@@ -210,6 +210,11 @@ def _eager_function(kind: type[Operator]) -> Any:
     return super(torch.autograd.Function, made).apply  # type: ignore[misc]
 
 
+def _is_dual(t: torch.Tensor) -> bool:
+    """Whether it has a tangent. In a compiled graph Python does not know that forward mode is on."""
+    return not t.is_inference() and forward_ad.unpack_dual(t, level=0).tangent is not None
+
+
 def _below_autograd(op: Any, *values: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return op(*values)
@@ -314,8 +319,9 @@ def register(kind: type[Operator]) -> type[Operator]:
         return _answer(several(function.apply(*values))[: len(kind.results)])
 
     def differentiable(*values: Any) -> Any:
-        is_wanted = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
-        return apply(*values) if is_wanted or forward_ad._current_level >= 0 else _below_autograd(kind.op, *values)
+        tensors = [t for t in values[:count] if t is not None]
+        is_wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        return apply(*values) if is_wanted or any(map(_is_dual, tensors)) else _below_autograd(kind.op, *values)
 
     def transformed(*values: Any) -> Any:
         return apply(*(_cast(kind, values) if is_cast else values))

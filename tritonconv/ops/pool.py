@@ -176,8 +176,9 @@ class MaxUnpoolBackward(_Gather):
         (g,) = gradients
         N, C, *size = self.shapes["x"]
         image, channel = torch.arange(N, device=g.device)[:, None, None], torch.arange(C, device=g.device)[:, None]
-        places = (image, channel, self.indices.flatten(2))
-        d_x = g.new_zeros(N, C, math.prod(size)).index_put(places, g.flatten(2), accumulate=True)
+        pixels = (N, C, math.prod(self.indices.shape[2:]))
+        places = (image, channel, self.indices.reshape(pixels))
+        d_x = g.new_zeros(N, C, math.prod(size)).index_put(places, g.reshape(pixels), accumulate=True)
         return d_x.view(self.shapes["x"]), None
 
 
