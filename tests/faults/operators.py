@@ -93,7 +93,7 @@ REGISTRATION = faults(
         ("            if not size:\n", "            if False:\n", NONE),
         ("_set_fwd_grad_enabled(True)", "_set_fwd_grad_enabled(False)", NESTED),
         ("forward_ad.unpack_dual(t, level=0).primal", "t", NESTED),
-        (".unpack_dual(t, level=0)", ".unpack_dual(t)", COMPILED),
+        (".unpack_dual(t, level=0).primal", ".unpack_dual(t).primal", COMPILED),
         ("is_wanted or any(map(_is_dual, tensors)) else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
         ("forward_ad.unpack_dual(t, level=0).tangent is not None", "forward_ad._current_level >= 0", COMPILED),
         ("not t.is_inference() and", "", f"{OPS}::test_inference_tensors_beside_others"),
