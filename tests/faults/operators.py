@@ -96,7 +96,6 @@ REGISTRATION = faults(
         (".unpack_dual(t, level=0).primal", ".unpack_dual(t).primal", COMPILED),
         ("is_wanted or any(map(_is_dual, tensors)) else", "is_wanted else", f"{TRANSFORMS}::test_gradcheck"),
         ("forward_ad.unpack_dual(t, level=0).tangent is not None", "forward_ad._current_level >= 0", COMPILED),
-        ("not t.is_inference() and", "", f"{OPS}::test_inference_tensors_beside_others"),
         (
             "        return apply(*(_cast(kind, values) if is_cast else values))",
             "        return apply(*values)",

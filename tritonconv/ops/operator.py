@@ -212,7 +212,7 @@ def _eager_function(kind: type[Operator]) -> Any:
 
 def _is_dual(t: torch.Tensor) -> bool:
     """Whether it has a tangent. In a compiled graph Python does not know that forward mode is on."""
-    return not t.is_inference() and forward_ad.unpack_dual(t, level=0).tangent is not None
+    return forward_ad.unpack_dual(t, level=0).tangent is not None
 
 
 def _below_autograd(op: Any, *values: Any) -> Any:
