@@ -170,7 +170,9 @@ def derivative(function, letter: str):
     return forward if letter == "F" else reverse
 
 
-@pytest.mark.parametrize("letters", ["FF", "RFF", "FRF", "FFR", "FRR", "FFF"])
+@pytest.mark.parametrize(
+    "letters", ["FF", "RFF", "FRF", *(pytest.param(word, marks=pytest.mark.slow) for word in ("FFR", "FRR", "FFF"))]
+)
 @each_kind
 def test_derivatives_of_derivatives(letters, name, arguments, shape, device):
     """In any order of the two modes: torch turns forward mode off in a Function's jvp, and an outer one saw nothing."""
