@@ -62,6 +62,8 @@ def test_files_that_pages_name_exist():
         for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|json))`", page.read_text()):
             if "decisions" not in page.parts and not name.startswith("examples/"):
                 assert (ROOT / name).is_file() or (ROOT / "tritonconv" / name).is_file(), f"{page.name}: {name}"
+        for name in re.findall(r"(?<![\w/])\w+\.py\b", page.read_text()):  # of some folder
+            assert any(ROOT.glob(f"*/**/{name}")), f"{page.name}: {name}"
 
 
 def test_readme_is_short():
