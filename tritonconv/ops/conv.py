@@ -103,7 +103,7 @@ class _Convolution(Operator):
                 layout = self.padding_mode != "circular" and is_channels_last(self.x)
             dx = operators.convolution_dgrad(dy, self.w, size, *self.window, layout, self.algorithm)
             if self.padding_mode in ("reflect", "replicate") and torch.is_grad_enabled():
-                dx = dx + self.x[:0].sum()  # as in torch, a penalty has a gradient by x, zeros
+                dx = dx + self.x[:0].sum(0, keepdim=True)  # as in torch, a penalty has a gradient by x, zeros
         if self.needs["w"]:
             size = self.shapes["w"][2:]
             with_bias = self.needs["b"] and self.scale is None
