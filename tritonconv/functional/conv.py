@@ -64,7 +64,7 @@ def conv(
 
     Numerics: sums in float32 (float64 for float64). float32 products follow torch.backends.cudnn.conv.fp32_precision on
     a GPU: TF32 where it is allowed, else three TF32 products in place of one; "direct" always multiplies in float32.
-    Under autocast it runs in the region's dtype. Differentiable twice; bitwise the same from run to run.
+    Under autocast it runs in the region's dtype. Differentiable to any order; bitwise the same from run to run.
 
     Raises:
         RuntimeError: sizes, devices or dtypes that do not go together.
