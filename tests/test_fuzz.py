@@ -348,6 +348,73 @@ def assert_transformed_alike(draw: Draw) -> None:
         torch.testing.assert_close(found, theirs, msg=lambda text: f"{shown}: {text}")
 
 
+def halved(layer: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: type(layer).forward(layer, x) / 2
+
+
+def give_another_weight(net: torch.nn.Sequential, layer: torch.nn.Module) -> None:
+    if getattr(layer, "weight", None) is not None:
+        layer.weight = torch.nn.Parameter(layer.weight.detach() * 0.75)
+
+
+# What a user may do to a model between two calls: to the whole, or to one of its layers.
+CHANGES: dict[str, Callable[[torch.nn.Sequential, torch.nn.Module], Any]] = {
+    "train": lambda net, layer: layer.train(),
+    "eval": lambda net, layer: net.eval(),
+    "freeze": lambda net, layer: layer.requires_grad_(False),
+    "thaw": lambda net, layer: net.requires_grad_(),
+    "single": lambda net, layer: net.float(),
+    "double": lambda net, layer: net.double(),
+    "one single": lambda net, layer: layer.float(),
+    "step": lambda net, layer: [p.data.mul_(0.5) for p in net.parameters()],
+    "load": lambda net, layer: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+    "another weight": give_another_weight,
+    "hook": lambda net, layer: layer.register_forward_hook(lambda layer, args, y: y * 1.5),
+    "pre-hook": lambda net, layer: layer.register_forward_pre_hook(lambda layer, args: (args[0] + 0.25,)),
+    "no hooks": lambda net, layer: (layer._forward_hooks.clear(), layer._forward_pre_hooks.clear()),
+    "another forward": lambda net, layer: vars(layer).update(forward=halved(layer)),
+    "its forward": lambda net, layer: vars(layer).pop("forward", None),
+    "no bias": lambda net, layer: layer.register_parameter("bias", None) if hasattr(layer, "bias") else None,
+    "stride": lambda net, layer: vars(layer).update(stride=2) if hasattr(layer, "stride") else None,
+    "swap": lambda net, layer: net.__setitem__(0, torch.nn.Tanh()),
+    "append": lambda net, layer: net.append(torch.nn.ReLU6()),
+    "twice": lambda net, layer: net.append(layer),
+    "none": lambda net, layer: None,
+}
+
+
+def assert_changes_show(draw: Draw) -> None:
+    """Between calls both models are changed alike: what was fused, or is called by a plan, must not outlive it."""
+    net, x = chain(draw)
+    ours, done = copy.deepcopy(net), []
+    tritonconv.convert(ours)
+    for _ in range(8):
+        done.append(draw.choice([*CHANGES]))
+        place, grad, x = draw.randrange(len(net)), draw.random() < 0.6, x.detach()
+        for model in (net, ours):
+            CHANGES[done[-1]](model, model[place])
+        x = x.to(draw.choice([torch.float64, next((p.dtype for p in net.parameters()), torch.float64)]))
+        for found, expected in [(ran(ours, x, grad), ran(net, x, grad)) for _ in range(2)]:
+            shown = f"{net}({list(x.shape)}, {x.dtype}), gradients {grad}, after {done}"
+            if isinstance(found, type) or isinstance(expected, type):
+                assert found is expected or x.numel() == 0, f"{shown}: ours {found}, torch's {expected}"
+                continue
+            rough = dict(rtol=1e-4, atol=1e-4) if x.dtype == torch.float32 else {}
+            torch.testing.assert_close(found[0], expected[0], **rough, msg=lambda text: f"{shown}: {text}")  # noqa: B023
+
+
+def test_a_few_changes():
+    for seed in range(FEW):
+        assert_changes_show(Draw(f"changes {seed}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_many_changes(part):
+    for seed in range(FEW + part * MANY // 16, FEW + (part + 1) * MANY // 16):
+        assert_changes_show(Draw(f"changes {seed}"))
+
+
 def test_a_few_transformed_chains():
     for seed in range(3 * FEW):
         assert_transformed_alike(Draw(f"transformed {seed}"))
