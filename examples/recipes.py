@@ -91,7 +91,7 @@ RECIPES = {
     "emnist-double": Recipe("96 %", "emnist-letters", batch_size=128, epochs=30, patience=5),
     "mnist1d-cnn": _mnist1d("about 83 %"),
     "mnist1d-mlp": _mnist1d("about 60 %"),
-    # ours, for 99.70 %, which it has not shown yet: hours on a CPU
+    # ours, for 99.70 %; it reached 99.45 %, in hours of a CPU
     "mnist-best": Recipe(
         "none",
         optimizer="AdamW",
