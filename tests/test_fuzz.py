@@ -405,40 +405,28 @@ def assert_changes_show(draw: Draw) -> None:
             torch.testing.assert_close(found[0], expected[0], **rough, msg=lambda text: f"{shown}: {text}")  # noqa: B023
 
 
-def test_a_few_changes():
-    for seed in range(2 * FEW):
-        assert_changes_show(Draw(f"changes {seed}"))
+# What is asked of chains, and of how many: few, and many in four parts.
+CHAINS = {
+    "chain": (assert_converted_alike, 4 * FEW, MANY // 4),
+    "transformed": (assert_transformed_alike, 3 * FEW, MANY // 4),
+    "changes": (assert_changes_show, 2 * FEW, MANY // 16),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_few_chains(name):
+    ask, few, _ = CHAINS[name]
+    for seed in range(few):
+        ask(Draw(f"{name} {seed}"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_many_changes(part):
-    for seed in range(2 * FEW + part * MANY // 16, 2 * FEW + (part + 1) * MANY // 16):
-        assert_changes_show(Draw(f"changes {seed}"))
-
-
-def test_a_few_transformed_chains():
-    for seed in range(3 * FEW):
-        assert_transformed_alike(Draw(f"transformed {seed}"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_many_transformed_chains(part):
-    for seed in range(3 * FEW + part * MANY // 4, 3 * FEW + (part + 1) * MANY // 4):
-        assert_transformed_alike(Draw(f"transformed {seed}"))
-
-
-def test_a_few_chains():
-    for seed in range(4 * FEW):
-        assert_converted_alike(Draw(f"chain {seed}"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_many_chains(part):
-    for seed in range(4 * FEW + part * MANY // 4, 4 * FEW + (part + 1) * MANY // 4):
-        assert_converted_alike(Draw(f"chain {seed}"))
+@pytest.mark.parametrize("name", CHAINS)
+def test_many_chains(name, part):
+    ask, few, many = CHAINS[name]
+    for seed in range(few + part * many, few + (part + 1) * many):
+        ask(Draw(f"{name} {seed}"))
 
 
 @pytest.mark.parametrize("name", KINDS)
