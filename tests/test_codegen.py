@@ -16,11 +16,8 @@ from tritonconv.problems import pool_problem
 
 SLOW = pytest.mark.slow
 LAST = "channels_last"
-COVERED = (
-    "conv-bias-relu 3x3 64",
-    "conv-scale-residual-relu 3x3 64",
-    "adaptive avg pool 7x7",
-)  # by others' kernels, with more beside
+# by others' kernels, with more beside
+COVERED = ("conv-bias-relu 3x3 64", "conv-scale-residual-relu 3x3 64", "adaptive avg pool 7x7")
 QUICK = [
     ("sm_90", "bfloat16", workload, LAST)
     for workload in codegen.workloads(torch.bfloat16)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from test_transforms import transformed
 from torch.utils import _pytree
 
 import tritonconv
@@ -303,25 +304,6 @@ def assert_converted_alike(draw: Draw) -> None:
             continue
         assert found[1] == theirs[1], f"{shown}: ours {found[1]}, torch's {theirs[1]}"
         torch.testing.assert_close(found[0], theirs[0], msg=lambda text: f"{shown}: {text}")  # noqa: B023
-
-
-def transformed(function: Callable[..., torch.Tensor], word: str) -> Callable[..., torch.Tensor]:
-    """Of tensors, the image first: derivatives in forward mode (F) and in reverse (R), and over three images (V)."""
-
-    def forward(*tensors: torch.Tensor) -> torch.Tensor:
-        return torch.func.jvp(inner, tensors, tuple(t.cos() for t in tensors))[1]
-
-    def reverse(*tensors: torch.Tensor) -> torch.Tensor:
-        gradients = torch.func.grad(lambda *t: inner(*t).sin().sum(), tuple(range(len(tensors))))(*tensors)
-        return torch.cat([g.flatten() for g in gradients])
-
-    def over_a_batch(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        return torch.vmap(inner, (0, *[None] * len(parameters)))(torch.stack([x, x * 2, x - 1]), *parameters)
-
-    if not word:
-        return function
-    inner = transformed(function, word[1:])
-    return {"F": forward, "R": reverse, "V": over_a_batch}[word[0]]
 
 
 def assert_transformed_alike(draw: Draw) -> None:

@@ -1,5 +1,7 @@
 """torch.func over every layer: forward mode, batching, and any nesting of them; second gradients as torch has them."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from test_layers import LAYERS, build, inputs
@@ -157,17 +159,23 @@ def test_jacobians_both_ways_and_their_jacobians(name, arguments, shape, device)
     torch.testing.assert_close(slice_of(direction, "forward"), slice_of(direction, "reverse"))
 
 
-def derivative(function, letter: str):
-    """Of all tensors, one vector: F by forward mode, along a direction that changes too; R by reverse mode."""
+def transformed(function: Callable[..., torch.Tensor], word: str) -> Callable[..., torch.Tensor]:
+    """Of tensors, the image first: derivatives in forward mode (F) and in reverse (R), and over three images (V)."""
 
-    def forward(*tensors):
-        return torch.func.jvp(function, tensors, tuple(t.cos() for t in tensors))[1]
+    def forward(*tensors: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(inner, tensors, tuple(t.cos() for t in tensors))[1]
 
-    def reverse(*tensors):
-        gradients = torch.func.grad(lambda *t: function(*t).sum(), tuple(range(len(tensors))))(*tensors)
+    def reverse(*tensors: torch.Tensor) -> torch.Tensor:
+        gradients = torch.func.grad(lambda *t: inner(*t).sin().sum(), tuple(range(len(tensors))))(*tensors)
         return torch.cat([g.flatten() for g in gradients])
 
-    return forward if letter == "F" else reverse
+    def over_a_batch(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(inner, (0, *[None] * len(parameters)))(torch.stack([x, x * 2, x - 1]), *parameters)
+
+    if not word:
+        return function
+    inner = transformed(function, word[1:])
+    return {"F": forward, "R": reverse, "V": over_a_batch}[word[0]]
 
 
 @pytest.mark.parametrize(
@@ -177,9 +185,7 @@ def derivative(function, letter: str):
 def test_derivatives_of_derivatives(letters, name, arguments, shape, device):
     """In any order of the two modes: torch turns forward mode off in a Function's jvp, and an outer one saw nothing."""
     found, expected, tensors = functions(name, arguments, shape, device)
-    found, expected = (lambda *t, f=f: f(*t).sin() for f in (found, expected))
-    for letter in reversed(letters):
-        found, expected = derivative(found, letter), derivative(expected, letter)
+    found, expected = (transformed(lambda *t, f=f: f(*t).sin(), letters) for f in (found, expected))
     torch.testing.assert_close(found(*tensors), expected(*tensors))
 
 
@@ -189,13 +195,13 @@ def test_compiled_transforms(device):
     def function(x):
         return functional.max_pool2d(functional.relu(functional.conv2d(x, w)), 2).sin().flatten()
 
-    def transformed(x):
-        return derivative(derivative(function, "F"), "F")(x), torch.vmap(derivative(function, "R"))(x[:, None])
+    def nested(x):
+        return transformed(function, "FF")(x), torch.vmap(transformed(function, "R"))(x[:, None])
 
     x, w = (torch.randn(shape, device=device).double() for shape in ((2, 2, 6, 6), (3, 2, 3, 3)))
     torch._dynamo.reset()
-    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), transformed(x))
+    compiled = torch.compile(nested, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), nested(x))
 
     def tangent(x):
         with forward_ad.dual_level():
