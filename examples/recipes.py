@@ -35,6 +35,7 @@ class Recipe:
     rotation: float = _option(0.0, "augmentation: up to so many degrees")
     scaling: float = _option(0.0, "augmentation: side lengths change by up to this share")
     elastic: float = _option(0.0, "augmentation: pixels that a smooth random distortion moves, as a standard deviation")
+    clean_epochs: int = _option(0, "augmentation: the last so many of EPOCHS see the images as they are")
 
     def __post_init__(self) -> None:
         for name, (holds, wanted) in LIMITS.items():
@@ -49,7 +50,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": _WHOLE,
     "lr": (lambda value: 0 < value < math.inf, "a number above 0"),
     "validation": (lambda value: 0 <= value < 1, "a share of 0 or more, below 1"),
-    "patience": (lambda value: value >= 0, "a whole number of 0 or more"),
+    **dict.fromkeys(("patience", "clean_epochs"), (lambda value: value >= 0, "a whole number of 0 or more")),
     "scaling": (lambda value: 0 <= value < 1, "a share of 0 or more, below 1"),
     "dropout": (lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     **dict.fromkeys(("momentum", "weight_decay", "shift", "rotation", "elastic"), _AMOUNT),

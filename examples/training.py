@@ -59,7 +59,10 @@ class Training:
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step of the optimizer on images (N, 1, *size); its loss and accuracy, over all processes, are noted."""
-        scores = self.network(augment(as_float(images), self.recipe))
+        images = as_float(images)
+        if len(self.progress.epochs) < self.recipe.epochs - self.recipe.clean_epochs:
+            images = augment(images, self.recipe)
+        scores = self.network(images)
         loss = cross_entropy(scores, labels)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)

@@ -56,6 +56,7 @@ def parse(*argv: str) -> Namespace:
         ("--momentum", "0", "-0.5"),
         ("--validation", "0", "1.0"),
         ("--patience", "0", "-1"),
+        ("--clean-epochs", "0", "-1"),
         ("--rotation", "0", "inf"),
         ("--scaling", "0", "1.0"),
         ("--dropout", "1", "1.5"),
@@ -114,7 +115,7 @@ def test_every_field_of_a_recipe_is_an_option_and_the_networks_own_by_default():
     for name, recipe in RECIPES.items():
         assert train.parse([name]).recipe == recipe
     changed = Recipe(
-        *("99.26 %", "kmnist", 3, 8, "SGD", 0.5, 0.25, 0.125, 0.4, "steps", 0.5, 2, 1.0, 2.0, 0.75, 4.0),
+        *("99.26 %", "kmnist", 3, 8, "SGD", 0.5, 0.25, 0.125, 0.4, "steps", 0.5, 2, 1.0, 2.0, 0.75, 4.0, 1),
     )
     given = {name: value for name, value in dataclasses.asdict(changed).items() if name != "reported"}
     assert not any(value == getattr(RECIPES["mnist-cnn3"], name) for name, value in given.items())
@@ -461,18 +462,21 @@ def test_pixels_are_read_as_shares_and_signals_as_they_are():
     assert training.as_float(signals) is signals
 
 
-def test_a_step_is_on_augmented_images_and_an_evaluation_is_not(monkeypatch):
-    run, seen = new_training(rotation=10.0), digits(train=6)
+@pytest.mark.parametrize(("epochs_done", "is_augmented"), [(0, True), (1, False)])
+def test_steps_are_on_augmented_images_but_in_the_clean_epochs(epochs_done, is_augmented, monkeypatch):
+    run, seen = new_training(rotation=10.0, epochs=2, clean_epochs=1), digits(train=6)
+    run.progress.epochs += [{}] * epochs_done
     run.model.eval()  # no dropout
     monkeypatch.setattr(training, "augment", lambda images, recipe: images * (recipe.rotation == 0.0))
-    expected = [
+    augmented, clean = (
         cross_entropy(run.model(x), seen.train_labels).item()
         for x in (torch.zeros(6, 1, 28, 28), seen.train_images / 255)
-    ]
-    assert run.evaluate(seen.train_images, seen.train_labels)[0] == pytest.approx(expected[1], rel=1e-5)
+    )
+    assert run.evaluate(seen.train_images, seen.train_labels)[0] == pytest.approx(clean, rel=1e-5)
     run.model.eval()
     run.step(seen.train_images, seen.train_labels)
-    assert run.progress.steps[-1][0] == pytest.approx(expected[0], rel=1e-5) != pytest.approx(expected[1], rel=1e-5)
+    assert augmented != pytest.approx(clean, rel=1e-5)
+    assert run.progress.steps[-1][0] == pytest.approx(augmented if is_augmented else clean, rel=1e-5)
 
 
 def test_schedules_are_what_they_are_called():

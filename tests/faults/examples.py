@@ -338,9 +338,14 @@ FAULTS: list[Fault] = [
             ("        sampler.set_epoch(epoch)\n", "", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
             ("seed=self.seed", "seed=0", "test_the_order_of_the_images_depends_on_seed_and_epoch"),
             (
-                "augment(as_float(images), self.recipe)",
-                "as_float(images)",
-                "test_a_step_is_on_augmented_images_and_an_evaluation_is_not",
+                "            images = augment(images, self.recipe)\n",
+                "            pass\n",
+                "test_steps_are_on_augmented_images_but_in_the_clean_epochs",
+            ),
+            (
+                "< self.recipe.epochs - self.recipe.clean_epochs",
+                "<= self.recipe.epochs - self.recipe.clean_epochs",
+                "test_steps_are_on_augmented_images_but_in_the_clean_epochs",
             ),
             (
                 "register_for_checkpointing(self.scheduler, self.progress)",
