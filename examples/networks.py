@@ -101,7 +101,10 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "mnist1d-mlp": lambda: network((1, 40), dense=[285, 135, 60]),
     # ours, small enough for a CPU
     "mnist-best": lambda: network(
-        *(DIGIT, Block([32], 5, padding=0), Block([64, 64]), Block([128, 128])), norm=True, dropout=(0.1, 0.0)
+        *(DIGIT, Block([32], 5, padding=0), Block([64, 64]), Block([128, 128])),
+        dense=[128],
+        norm=True,
+        dropout=(0.3, 0.0),
     ),
     "vgg16": lambda: network(
         *((3, 224, 224), Block([64] * 2), Block([128] * 2), Block([256] * 3), Block([512] * 3), Block([512] * 3)),

@@ -92,19 +92,21 @@ RECIPES = {
     "emnist-double": Recipe("96 %", "emnist-letters", batch_size=128, epochs=30, patience=5),
     "mnist1d-cnn": _mnist1d("about 83 %"),
     "mnist1d-mlp": _mnist1d("about 60 %"),
-    # ours, for 99.70 %; it reached 99.45 %, in hours of a CPU
+    # ours, for 99.70 %; chosen on torch's layers by the last 10,000 training images, then trained on all of them
     "mnist-best": Recipe(
         "none",
-        optimizer="AdamW",
-        lr=0.004,
-        weight_decay=0.01,
+        optimizer="SGD",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
         schedule="one-cycle",
-        epochs=28,
+        epochs=18,
         batch_size=128,
-        validation=1 / 12,
+        validation=0.0,
         shift=2,
         rotation=12,
         scaling=0.12,
         elastic=1.0,
+        clean_epochs=2,
     ),
 }
