@@ -629,7 +629,7 @@ PARAMETERS = {
     **{"nielsen-1": 289_630, "nielsen-2": 85_670, "nielsen-relu": 85_670, "nielsen-final": 95_770},
     **{"fashion-cnn": 1_677_674, "emnist-double": 448_330, "mnist1d-cnn": 2_050, "mnist1d-mlp": 59_065},
     "vgg16": 138_357_544,
-    "mnist-best": 290_058,
+    "mnist-best": 427_658,
 }
 
 

@@ -345,9 +345,20 @@ def test_a_compiled_sequential_is_fused(device):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_traced_sequential_gives_the_same(device):
+@pytest.mark.parametrize("needs_gradients", [True, False])
+@pytest.mark.parametrize("layers", [[nn.ReLU()], [nn.SiLU()], [nn.BatchNorm2d(3), nn.ReLU()]], ids=str)
+def test_a_jit_trace_gives_the_same_and_passes_its_check(layers, needs_gradients, device):
+    """The check runs without gradients: what was traced with them must not be fused otherwise then."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), *layers, nn.MaxPool2d(2)).to(device).eval()
+    model.requires_grad_(needs_gradients)
+    x = torch.randn(2, 2, 6, 6, device=device)
+    for is_enabled in (True, False):
+        with torch.set_grad_enabled(is_enabled):
+            torch.testing.assert_close(torch.jit.trace(model, x)(x), model(x))
+
+
+def test_a_symbolic_trace_has_the_layers_functions(device):
     model, x = fused_chain(device)
-    assert torch.equal(torch.jit.trace(model, x)(x), model(x))
     graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(x), model(x))
     functions = [node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"]

@@ -189,6 +189,20 @@ def test_derivatives_of_derivatives(letters, name, arguments, shape, device):
     torch.testing.assert_close(found(*tensors), expected(*tensors))
 
 
+@pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
+@each_kind
+def test_functionalize(remove, name, arguments, shape, device):
+    ours, _, tensors = functions(name, arguments, shape, device)
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    pure = torch.func.functionalize(ours, remove=remove)
+    assert torch.equal(pure(*tensors), ours(*tensors))
+    if "inplace" in arguments:
+        return  # torch has no derivative of what it makes of copy_
+    assert torch.equal(transformed(pure, "R")(*tensors), transformed(ours, "R")(*tensors))
+    found, expected = (torch.autograd.grad(f(*leaves).sin().sum(), leaves) for f in (pure, ours))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_compiled_transforms(device):
     """In a graph no level of forward mode is known to Python."""
 

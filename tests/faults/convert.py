@@ -179,6 +179,11 @@ CONTAINER = faults(
     NN,
     [
         (
+            "(torch.is_grad_enabled() or torch.jit.is_tracing())",
+            "torch.is_grad_enabled()",
+            "test_a_jit_trace_gives_the_same_and_passes_its_check",
+        ),
+        (
             "    if type(conv) not in FOLLOWS or why_watched(conv):",
             "    if type(conv) not in FOLLOWS:",
             f"{CONVERTS}::test_a_layer_with_a_hook_is_not_fused",

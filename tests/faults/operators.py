@@ -33,6 +33,11 @@ REGISTRATION = faults(
     "tritonconv/ops/operator.py",
     OPS,
     [
+        (
+            "if isinstance(interpreter, FunctionalizeInterpreter):",
+            "if interpreter is None:",
+            f"{TRANSFORMS}::test_functionalize",
+        ),
         ('        if name == "channels_last":  # where', '        if name == "no_name":  # where', "test_opcheck"),
         (
             "may_be_last and self.channels_last and (",

@@ -122,7 +122,8 @@ def fusible(layers: Sequence[Any], input: Any = None) -> int:
     norms, pools = FOLLOWS[type(conv)]
     has_gradient = (
         isinstance(input, torch.Tensor)
-        and torch.is_grad_enabled()
+        # torch.jit.trace checks without gradients what it traced with them
+        and (torch.is_grad_enabled() or torch.jit.is_tracing())
         and any(
             t is not None and t.requires_grad
             for t in (input, *(p for layer in layers[:2] for p in layer._parameters.values()))

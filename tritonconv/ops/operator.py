@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch._C import _is_any_autocast_enabled
+from torch._functorch.pyfunctorch import FunctionalizeInterpreter, retrieve_current_functorch_interpreter
+from torch._subclasses.functional_tensor import FunctorchFunctionalizeAPI
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import flop_registry
 
@@ -324,6 +326,12 @@ def register(kind: type[Operator]) -> type[Operator]:
         return apply(*values) if is_wanted or any(map(_is_dual, tensors)) else _below_autograd(kind.op, *values)
 
     def transformed(*values: Any) -> Any:
+        interpreter = retrieve_current_functorch_interpreter()
+        if isinstance(interpreter, FunctionalizeInterpreter):  # torch has no rule for a Function there
+            functional = FunctorchFunctionalizeAPI(interpreter)
+            with functional.redispatch_to_next():
+                outputs = kind.op(*functional.unwrap_tensors(values))
+            return functional.wrap_tensors(outputs)
         return apply(*(_cast(kind, values) if is_cast else values))
 
     for device in ("CPU", "CUDA"):
