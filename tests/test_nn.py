@@ -292,6 +292,14 @@ def test_a_subclass_that_prepares_its_parameters_runs_on_our_kernels(kind, launc
     assert launches
 
 
+@pytest.mark.parametrize("library", [nn, torch.nn])
+def test_a_transposed_convolution_refuses_a_padding_mode_that_was_set_later(library):
+    layer = library.ConvTranspose2d(2, 3, 3)
+    layer.padding_mode = "circular"
+    with pytest.raises(ValueError, match=r"zeros.*ConvTranspose2d"):
+        layer(torch.zeros(1, 2, 4, 4))
+
+
 # --- Sequential ---
 
 

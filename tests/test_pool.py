@@ -362,6 +362,18 @@ def test_lp_norm_is_torchs(rank, norm, device):
     assert_pooled_as_torch(f"lp_pool{rank}d", x, norm, **pool)
 
 
+@pytest.mark.parametrize("norm", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("rank", SHAPES)
+def test_lp_norm_at_its_limits_is_the_largest_and_the_smallest_magnitude(rank, norm, device):
+    """As torch 2.13 has it."""
+    x = (torch.randperm(math.prod(SHAPES[rank])) - 30.5).reshape(SHAPES[rank]).to(device).requires_grad_()
+    sign = math.copysign(1, norm)
+    pools = [(TF, f"lp_pool{rank}d", x, norm), (F, f"max_pool{rank}d", sign * x.abs())]
+    found, expected = (getattr(module, name)(*values, 2, ceil_mode=True) for module, name, *values in pools)
+    torch.testing.assert_close(found, sign * expected, rtol=0, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x) for y in (found, sign * expected)), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("norm", [1, 2, 3])
 def test_lp_norm_of_zeros_has_no_gradient(norm, device):
     """Whatever the power of 0 would be."""

@@ -1,5 +1,6 @@
 """Pooling, along one, two and three axes. Shapes below are along two: one axis has W alone, three have D before H."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, overload
 
@@ -213,7 +214,7 @@ def lp_pool(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float16, bfloat16, float32 or float64; any strides; CPU or GPU.
-        norm_type: p, not 0.
+        norm_type: p, not 0. Of inf and -inf y is the window's largest and smallest magnitude.
         kernel_size, stride: in elements, one for all axes or one an axis; stride is kernel_size by default.
         ceil_mode: round the output size up.
 
@@ -233,11 +234,15 @@ def lp_pool(
         torch.Size([2, 3, 4, 4])
     """
     x, unbatched = require_batch(f"lp_pool{rank}d", input, rank)
-    kernel, steps, *_ = window(rank, kernel_size, stride, 0)
+    kernel, steps, padding, dilation = window(rank, kernel_size, stride, 0)
     require_flags(f"lp_pool{rank}d", ceil_mode=ceil_mode)
     if isinstance(norm_type, str):
         raise TypeError(f"lp_pool{rank}d(): argument 'norm_type' must be a number, but got norm_type={norm_type!r}")
-    y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
+    if abs(norm_type) == math.inf:
+        sign = math.copysign(1, norm_type)
+        y = sign * operators.max_pool(sign * x.abs(), kernel, steps, padding, dilation, ceil_mode, False)[0]
+    else:
+        y = operators.lp_pool(x, float(norm_type), kernel, steps, ceil_mode)
     return y.squeeze(0) if unbatched else y
 
 

@@ -150,6 +150,10 @@ class _ConvTranspose(_Convolution, torch.nn.modules.conv._ConvTransposeNd):
         super().__init__(*sizes, padding_mode, device, dtype, algorithm=algorithm)
 
     def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        if self.padding_mode != "zeros":
+            raise ValueError(
+                f"padding_mode must be 'zeros' for {type(self).__name__}, but got padding_mode={self.padding_mode!r}"
+            )
         sizes: Any = (self.stride, self.padding, self.kernel_size, self.rank, self.dilation)
         added = self._output_padding(input, output_size, *sizes)
         function = getattr(functional, f"conv_transpose{self.rank}d")
