@@ -142,6 +142,9 @@ MISTAKES = {
     "interpolate: both": (lambda f: f.interpolate(X, 3, 2.0), r"only one of size or scale_factor"),
     "interpolate: one size too many": (lambda f: f.interpolate(X, (3, 3, 3)), r"spatial dimensions.*size=\(3, 3, 3\)"),
     "interpolate: one scale": (lambda f: f.interpolate(X, scale_factor=[2.0]), r"spatial.*scale_factor=\[2\.0\]"),
+    "interpolate: str": (lambda f: f.interpolate(X, scale_factor="2"), r"scale_factor.*'2'"),
+    "interpolate: NaN": (lambda f: f.interpolate(X, scale_factor=float("nan")), r"scale_factor.*nan"),
+    "interpolate: infinity": (lambda f: f.interpolate(X, scale_factor=(2.0, float("inf"))), r"scale_factor.*inf"),
     "interpolate: float size": (lambda f: f.interpolate(X, (2.5, 3)), r"size.*2\.5"),
     "interpolate: align_corners": (lambda f: f.interpolate(X, 3, align_corners=True), r"align_corners=True.*'nearest'"),
     "interpolate: recompute": (lambda f: f.interpolate(X, 3, recompute_scale_factor=True), r"recompute_scale_factor"),
@@ -157,6 +160,8 @@ MISTAKES = {
     "adaptive max: empty picture": (lambda f: f.adaptive_max_pool2d(X[..., :0], 3), r"non-zero size.*\[2, 4, 7, 0\]"),
     "adaptive max: 5-D input": (lambda f: f.adaptive_max_pool2d(X[None], 3), r"input.*\[1, 2, 4, 7, 7\]"),
     "adaptive: negative size": (lambda f: f.adaptive_avg_pool2d(X, (3, -1)), r"output_size.*-1"),
+    "adaptive: one of two sizes": (lambda f: f.adaptive_avg_pool2d(X, (3,)), r"output_size=\(3,\)"),
+    "adaptive max: one of two sizes": (lambda f: f.adaptive_max_pool2d(X, (3,)), r"output_size=\(3,\)"),
     "adaptive: three sizes": (lambda f: f.adaptive_avg_pool2d(X, (3, 3, 3)), r"output_size.*2 values"),
     "adaptive: 5-D input": (lambda f: f.adaptive_avg_pool2d(X[None], 3), r"input.*\[1, 2, 4, 7, 7\]"),
     # --- max_unpool2d ---

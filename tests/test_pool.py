@@ -374,6 +374,13 @@ def test_lp_norm_at_its_limits_is_the_largest_and_the_smallest_magnitude(rank, n
     torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x) for y in (found, sign * expected)), rtol=0, atol=0)
 
 
+def test_lp_norm_says_that_its_norm_gets_no_gradient(device):
+    x, norm = torch.rand(1, 1, 4, 4, device=device), torch.tensor(2.5, device=device)
+    torch.testing.assert_close(TF.lp_pool2d(x, norm, 2), F.lp_pool2d(x, norm, 2))
+    with pytest.raises(NotImplementedError, match="norm_type=tensor"):
+        TF.lp_pool2d(x, norm.requires_grad_(), 2)
+
+
 @pytest.mark.parametrize("norm", [1, 2, 3])
 def test_lp_norm_of_zeros_has_no_gradient(norm, device):
     """Whatever the power of 0 would be."""

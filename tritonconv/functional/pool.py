@@ -224,7 +224,7 @@ def lp_pool(
     Raises:
         RuntimeError: sizes that do not go together.
         ZeroDivisionError: norm_type is 0.
-        NotImplementedError: a dtype other than the four.
+        NotImplementedError: a dtype other than the four, or a norm_type that requires a gradient.
         TypeError: an argument of the wrong type.
 
     Source: torch.nn.functional.lp_pool1d, lp_pool2d and lp_pool3d.
@@ -238,6 +238,11 @@ def lp_pool(
     require_flags(f"lp_pool{rank}d", ceil_mode=ceil_mode)
     if isinstance(norm_type, str):
         raise TypeError(f"lp_pool{rank}d(): argument 'norm_type' must be a number, but got norm_type={norm_type!r}")
+    if isinstance(norm_type, torch.Tensor) and norm_type.requires_grad:
+        raise NotImplementedError(
+            f"lp_pool{rank}d() has no gradient by norm_type: expected a number, or a tensor that requires none, but "
+            f"got norm_type={norm_type!r}"
+        )
     if abs(norm_type) == math.inf:
         sign = math.copysign(1, norm_type)
         y = sign * operators.max_pool(sign * x.abs(), kernel, steps, padding, dilation, ceil_mode, False)[0]
@@ -305,6 +310,8 @@ def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tu
     given = output_size if isinstance(output_size, list | tuple) else (output_size,) * rank
     if rank > 1 and len(given) >= input.dim():
         raise ValueError(f"Input dimension should be at least {len(given) + 1}, but got output_size={output_size!r}")
+    if len(given) == 1 != rank:
+        raise RuntimeError(f"output_size must be one number or {rank}, but got output_size={output_size!r}")
     filled = [length if size is None else size for size, length in zip(given, x.shape[2:], strict=False)]
     sizes = as_sizes("output_size", filled if len(given) == rank else output_size, rank)
     if min(x.shape[1:]) == 0:

@@ -172,5 +172,10 @@ def _lengths(input: torch.Tensor, size: Any, scale_factor: Any, rank: int) -> tu
             return tuple(map(as_integer, values)), (0.0,) * rank
         except TypeError as error:
             raise TypeError(f"expected size to be an integer or a tuple of {rank}, but got size={size!r}") from error
+    if any(isinstance(value, str) for value in values):  # which float would take
+        raise TypeError(f"expected scale_factor to be a number or a tuple of {rank}, but got {scale_factor=!r}")
     scales = tuple(map(float, values))
-    return tuple(int(length * scale) for length, scale in zip(input.shape[2:], scales, strict=True)), scales
+    try:
+        return tuple(int(length * scale) for length, scale in zip(input.shape[2:], scales, strict=True)), scales
+    except (ValueError, OverflowError) as error:
+        raise RuntimeError(f"scale_factor must be finite, but got {scale_factor=!r}") from error
