@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 import triton.language as tl
 from oracle import case
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
 import tritonconv
@@ -296,12 +297,14 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_compiled_function_equals_torchs(call, dynamic, device):
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: call(TF, x), fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x: call(TF, x), fullgraph=True, backend=backend, dynamic=dynamic)
     for size in (6, 8):
         x = torch.rand(2, 3, size, size + 1, device=device, requires_grad=True)
         y, expected = compiled(x), call(F, x)
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(*(torch.autograd.grad(t.sum(), x) for t in (y, expected)))
+    assert backend.frame_count == (1 if dynamic else 2)  # with dynamic sizes one graph serves both
 
 
 def network() -> torch.nn.Module:

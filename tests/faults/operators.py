@@ -618,6 +618,7 @@ OTHERS = [
         [
             ('if recompute_scale_factor or mode == "area":', 'if mode == "area":', "test_mode_is_torchs"),
             ('(0 if mode == "area" else 1)', "0", "tests/test_errors.py"),
+            ("torch.sym_int(length", "int(length", "tests/test_ops.py::test_compiled_function_equals_torchs"),
             ("    if any(isinstance(value, str) for value in values):", "    if False:", "tests/test_errors.py"),
             ("except (ValueError, OverflowError) as error", "except ValueError as error", "tests/test_errors.py"),
             ("bool(align_corners), bool(antialias))", "False, bool(antialias))", "test_mode_is_torchs"),

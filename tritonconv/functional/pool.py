@@ -243,7 +243,7 @@ def lp_pool(
             f"lp_pool{rank}d() has no gradient by norm_type: expected a number, or a tensor that requires none, but "
             f"got norm_type={norm_type!r}"
         )
-    if abs(norm_type) == math.inf:
+    if math.isinf(norm_type):
         sign = math.copysign(1, norm_type)
         y = sign * operators.max_pool(sign * x.abs(), kernel, steps, padding, dilation, ceil_mode, False)[0]
     else:

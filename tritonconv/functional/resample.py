@@ -176,6 +176,8 @@ def _lengths(input: torch.Tensor, size: Any, scale_factor: Any, rank: int) -> tu
         raise TypeError(f"expected scale_factor to be a number or a tuple of {rank}, but got {scale_factor=!r}")
     scales = tuple(map(float, values))
     try:
-        return tuple(int(length * scale) for length, scale in zip(input.shape[2:], scales, strict=True)), scales
+        return tuple(
+            torch.sym_int(length * scale) for length, scale in zip(input.shape[2:], scales, strict=True)
+        ), scales
     except (ValueError, OverflowError) as error:
         raise RuntimeError(f"scale_factor must be finite, but got {scale_factor=!r}") from error
