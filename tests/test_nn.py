@@ -11,7 +11,7 @@ import pickle
 import pytest
 import torch
 
-from tritonconv import nn
+from tritonconv import functional, nn
 
 CONVOLUTIONS = {
     "plain": dict(in_channels=2, out_channels=3, kernel_size=3),
@@ -363,6 +363,39 @@ def test_a_jit_trace_gives_the_same_and_passes_its_check(layers, needs_gradients
     for is_enabled in (True, False):
         with torch.set_grad_enabled(is_enabled):
             torch.testing.assert_close(torch.jit.trace(model, x)(x), model(x))
+
+
+class Sized(torch.nn.Module):
+    """An image, resampled to the size of another."""
+
+    def __init__(self, library) -> None:
+        super().__init__()
+        self.pool, self.functional = library.MaxPool2d(2), functional if library is nn else torch.nn.functional
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.functional.interpolate(self.pool(x), size=x.shape[2:], mode="bilinear")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda library: library.ConvTranspose2d(4, 3, 3, stride=2, output_padding=1),
+        lambda library: library.Upsample(scale_factor=1.5, mode="bicubic"),
+        lambda library: library.Upsample(scale_factor=2.3, recompute_scale_factor=True),
+        lambda library: library.PixelShuffle(2),
+        lambda library: library.AdaptiveAvgPool2d((None, 3)),
+        Sized,
+    ],
+    ids=["transposed", "by a scale", "by a new scale", "shuffle", "adaptive", "to a size"],
+)
+def test_a_jit_trace_serves_other_sizes(build, device):
+    ours, theirs = (build(library).to(device) for library in (nn, torch.nn))
+    theirs.load_state_dict(ours.state_dict())
+    traced = torch.jit.trace(ours, torch.randn(2, 4, 6, 6, device=device))
+    x = torch.randn(3, 4, 9, 7, device=device)
+    torch.testing.assert_close(traced(x), theirs(x))
 
 
 def test_a_symbolic_trace_has_the_layers_functions(device):

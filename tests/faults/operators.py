@@ -34,6 +34,11 @@ REGISTRATION = faults(
     OPS,
     [
         (
+            "            if torch.jit.is_tracing():",
+            "            if False:",
+            "tests/test_nn.py::test_a_jit_trace_serves_other_sizes",
+        ),
+        (
             "if isinstance(interpreter, FunctionalizeInterpreter):",
             "if interpreter is None:",
             f"{TRANSFORMS}::test_functionalize",
@@ -618,6 +623,11 @@ OTHERS = [
         [
             ('if recompute_scale_factor or mode == "area":', 'if mode == "area":', "test_mode_is_torchs"),
             ('(0 if mode == "area" else 1)', "0", "tests/test_errors.py"),
+            (
+                "isinstance(length, torch.Tensor) and torch.jit.is_tracing()",
+                "False",
+                "tests/test_nn.py::test_a_jit_trace_serves_other_sizes",
+            ),
             ("torch.sym_int(length", "int(length", "tests/test_ops.py::test_compiled_function_equals_torchs"),
             ("    if any(isinstance(value, str) for value in values):", "    if False:", "tests/test_errors.py"),
             ("except (ValueError, OverflowError) as error", "except ValueError as error", "tests/test_errors.py"),

@@ -312,8 +312,12 @@ def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tu
         raise ValueError(f"Input dimension should be at least {len(given) + 1}, but got output_size={output_size!r}")
     if len(given) == 1 != rank:
         raise RuntimeError(f"output_size must be one number or {rank}, but got output_size={output_size!r}")
-    filled = [length if size is None else size for size, length in zip(given, x.shape[2:], strict=False)]
-    sizes = as_sizes("output_size", filled if len(given) == rank else output_size, rank)
+    is_own = [size is None for size in given]
+    sizes = as_sizes(
+        "output_size", [0 if size is None else size for size in given] if any(is_own) else output_size, rank
+    )
+    if any(is_own):
+        sizes = tuple(length if own else size for own, size, length in zip(is_own, sizes, x.shape[2:], strict=True))
     if min(x.shape[1:]) == 0:
         raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x.shape)}")
     if min(sizes) < 0:

@@ -169,15 +169,22 @@ def _lengths(input: torch.Tensor, size: Any, scale_factor: Any, rank: int) -> tu
         )
     if scale_factor is None:
         try:
-            return tuple(map(as_integer, values)), (0.0,) * rank
+            return tuple(value if _is_traced(value) else as_integer(value) for value in values), (0.0,) * rank
         except TypeError as error:
             raise TypeError(f"expected size to be an integer or a tuple of {rank}, but got size={size!r}") from error
     if any(isinstance(value, str) for value in values):  # which float would take
         raise TypeError(f"expected scale_factor to be a number or a tuple of {rank}, but got {scale_factor=!r}")
     scales = tuple(map(float, values))
     try:
-        return tuple(
-            torch.sym_int(length * scale) for length, scale in zip(input.shape[2:], scales, strict=True)
-        ), scales
+        return tuple(map(_scaled, input.shape[2:], scales)), scales
     except (ValueError, OverflowError) as error:
         raise RuntimeError(f"scale_factor must be finite, but got {scale_factor=!r}") from error
+
+
+def _scaled(length: Any, scale: float) -> Any:
+    return (length.double() * scale).long() if _is_traced(length) else torch.sym_int(length * scale)
+
+
+def _is_traced(length: Any) -> bool:
+    """Whether it is one of an image's sizes in torch.jit.trace: a tensor, and so are sizes that follow from it."""
+    return isinstance(length, torch.Tensor) and torch.jit.is_tracing()

@@ -10,6 +10,7 @@ an entry for each, in elements. `padding` of a convolution or a patch is flat, b
 left, right]. An argmax is what backward needs to know of a pooled output (kernels/pooling.py).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -343,6 +344,9 @@ def register(kind: type[Operator]) -> type[Operator]:
     if kind.flops is not Operator.flops:
         flop_registry[getattr(_registered, name)] = lambda *values, out_val: _call(kind, values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
+    for place in _sizes(kind):
+        _library.define(kind.schema.replace("(", ".traced(", 1).replace("SymInt[]", "Tensor"))
+        _library.impl(f"{name}.traced", _of_sizes(kind, place), "CompositeImplicitAutograd")
     setattr(operators, name, _shortcut(kind, eager))
     return kind
 
@@ -354,7 +358,9 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
 
     def call(*values: Any) -> Any:
         if not is_plain():
-            return getattr(_registered, kind.name)(*values)
+            if torch.jit.is_tracing():
+                return _trace(kind, values)
+            return kind.op(*values)
         if is_cast and _is_any_autocast_enabled():
             values = _cast(kind, values)
         types = tuple(map(type, values))
@@ -375,6 +381,25 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
         return outputs[:results] if results > 1 else outputs[0]
 
     return call
+
+
+def _sizes(kind: type[Operator]) -> list[int]:
+    """The place of the argument that is sizes, if there is one."""
+    return [kind.arguments.index(name) for name in re.findall(r"SymInt\[\] (\w+)", kind.schema)]
+
+
+def _of_sizes(kind: type[Operator], place: int) -> Callable[..., Any]:
+    """The operator whose sizes are a tensor."""
+    return lambda *values: kind.op(*values[:place], values[place].tolist(), *values[place + 1 :])
+
+
+def _trace(kind: type[Operator], values: Sequence[Any]) -> Any:
+    """In torch.jit.trace sizes that follow from a tensor's are tensors too, which it records as such alone."""
+    for place in _sizes(kind):
+        if any(isinstance(size, torch.Tensor) for size in values[place]):
+            sizes = torch.stack([torch.as_tensor(size) for size in values[place]])
+            return getattr(_registered, kind.name).traced(*values[:place], sizes, *values[place + 1 :])
+    return kind.op(*values)
 
 
 def _run(asked: Operator) -> Tensors:
