@@ -54,6 +54,7 @@ class Operator:
     arguments: ClassVar[tuple[str, ...]]
     tensors: ClassVar[tuple[str, ...]]
     results: ClassVar[tuple[str, ...]]
+    sizes: ClassVar[int | None]  # the place of the list of sizes among the arguments
     keeps_3d: bool = True  # whether it answers channels_last_3d with channels_last_3d: torch's averages do not
     is_elementwise: ClassVar[bool] = False  # a batch is another axis
 
@@ -294,9 +295,13 @@ def register(kind: type[Operator]) -> type[Operator]:
     """Make `kind` torch.ops.tritonconv.NAME, on CPU and GPU, on tensors without data, for autograd and torch.func."""
     name = kind.name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    if sizes := re.search(r"SymInt\[\] (\w+)", kind.schema):  # at most one list in a schema
+        _library.define(kind.schema.replace("(", ".traced(", 1).replace("SymInt[]", "Tensor"))
+        _library.impl(f"{name}.traced", lambda *values: _of_sizes(kind, values), "CompositeImplicitAutograd")
     kind.op = getattr(_registered, name).default
     schema = kind.op._schema
     kind.arguments = tuple(argument.name for argument in schema.arguments)
+    kind.sizes = kind.arguments.index(sizes[1]) if sizes else None
     kind.tensors = tuple(argument.name for argument in schema.arguments if "Tensor" in str(argument.type))
     kind.results = tuple(result.name for result in schema.returns)
     function, eager, count = _autograd_function(kind), _eager_function(kind), len(kind.tensors)
@@ -344,9 +349,6 @@ def register(kind: type[Operator]) -> type[Operator]:
     if kind.flops is not Operator.flops:
         flop_registry[getattr(_registered, name)] = lambda *values, out_val: _call(kind, values).flops()
     torch.library.register_fake(f"tritonconv::{name}", fake, lib=_library)
-    for place in _sizes(kind):
-        _library.define(kind.schema.replace("(", ".traced(", 1).replace("SymInt[]", "Tensor"))
-        _library.impl(f"{name}.traced", _of_sizes(kind, place), "CompositeImplicitAutograd")
     setattr(operators, name, _shortcut(kind, eager))
     return kind
 
@@ -383,23 +385,17 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
     return call
 
 
-def _sizes(kind: type[Operator]) -> list[int]:
-    """The place of the argument that is sizes, if there is one."""
-    return [kind.arguments.index(name) for name in re.findall(r"SymInt\[\] (\w+)", kind.schema)]
-
-
-def _of_sizes(kind: type[Operator], place: int) -> Callable[..., Any]:
-    """The operator whose sizes are a tensor."""
-    return lambda *values: kind.op(*values[:place], values[place].tolist(), *values[place + 1 :])
+def _of_sizes(kind: type[Operator], values: Sequence[Any]) -> Any:
+    """The operator, whose sizes are a tensor."""
+    return kind.op(*(value.tolist() if place == kind.sizes else value for place, value in enumerate(values)))
 
 
 def _trace(kind: type[Operator], values: Sequence[Any]) -> Any:
     """In torch.jit.trace sizes that follow from a tensor's are tensors too, which it records as such alone."""
-    for place in _sizes(kind):
-        if any(isinstance(size, torch.Tensor) for size in values[place]):
-            sizes = torch.stack([torch.as_tensor(size) for size in values[place]])
-            return getattr(_registered, kind.name).traced(*values[:place], sizes, *values[place + 1 :])
-    return kind.op(*values)
+    if kind.sizes is None or not any(isinstance(size, torch.Tensor) for size in values[kind.sizes]):
+        return kind.op(*values)
+    sizes = torch.stack([torch.as_tensor(size) for size in values[kind.sizes]])
+    return getattr(_registered, kind.name).traced(*values[: kind.sizes], sizes, *values[kind.sizes + 1 :])
 
 
 def _run(asked: Operator) -> Tensors:
