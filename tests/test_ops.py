@@ -193,7 +193,7 @@ def on(device: torch.device, arguments: tuple) -> tuple:
 
 def test_every_operator_has_samples():
     registered = {
-        name.split("::")[1].removesuffix(".traced")
+        name.split("::")[1].removesuffix("_traced")
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("tritonconv::")
     }

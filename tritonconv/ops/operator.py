@@ -296,8 +296,8 @@ def register(kind: type[Operator]) -> type[Operator]:
     name = kind.name = kind.schema[: kind.schema.index("(")]
     _library.define(kind.schema, tags=(torch.Tag.pt2_compliant_tag,))
     if sizes := re.search(r"SymInt\[\] (\w+)", kind.schema):  # at most one list in a schema
-        _library.define(kind.schema.replace("(", ".traced(", 1).replace("SymInt[]", "Tensor"))
-        _library.impl(f"{name}.traced", lambda *values: _of_sizes(kind, values), "CompositeImplicitAutograd")
+        _library.define(kind.schema.replace("(", "_traced(", 1).replace("SymInt[]", "Tensor"))
+        _library.impl(f"{name}_traced", lambda *values: _of_sizes(kind, values), "CompositeImplicitAutograd")
     kind.op = getattr(_registered, name).default
     schema = kind.op._schema
     kind.arguments = tuple(argument.name for argument in schema.arguments)
@@ -362,7 +362,7 @@ def _shortcut(kind: type[Operator], eager: Callable[..., Any]) -> Callable[..., 
         if not is_plain():
             if torch.jit.is_tracing():
                 return _trace(kind, values)
-            return kind.op(*values)
+            return getattr(_registered, kind.name)(*values)
         if is_cast and _is_any_autocast_enabled():
             values = _cast(kind, values)
         types = tuple(map(type, values))
@@ -393,9 +393,9 @@ def _of_sizes(kind: type[Operator], values: Sequence[Any]) -> Any:
 def _trace(kind: type[Operator], values: Sequence[Any]) -> Any:
     """In torch.jit.trace sizes that follow from a tensor's are tensors too, which it records as such alone."""
     if kind.sizes is None or not any(isinstance(size, torch.Tensor) for size in values[kind.sizes]):
-        return kind.op(*values)
+        return getattr(_registered, kind.name)(*values)
     sizes = torch.stack([torch.as_tensor(size) for size in values[kind.sizes]])
-    return getattr(_registered, kind.name).traced(*values[: kind.sizes], sizes, *values[kind.sizes + 1 :])
+    return getattr(_registered, f"{kind.name}_traced")(*values[: kind.sizes], sizes, *values[kind.sizes + 1 :])
 
 
 def _run(asked: Operator) -> Tensors:
