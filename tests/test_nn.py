@@ -398,6 +398,13 @@ def test_a_jit_trace_serves_other_sizes(build, device):
     torch.testing.assert_close(traced(x), theirs(x))
 
 
+def test_an_export_by_a_scale_serves_other_sizes(device):
+    layer, sizes = nn.Upsample(scale_factor=1.5), dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(layer, (torch.randn(2, 3, 6, 8, device=device),), dynamic_shapes=(sizes,))
+    x = torch.randn(2, 3, 7, 5, device=device)
+    assert torch.equal(exported.module()(x), layer(x))
+
+
 def test_a_symbolic_trace_has_the_layers_functions(device):
     model, x = fused_chain(device)
     graph = torch.fx.symbolic_trace(model)
