@@ -387,7 +387,7 @@ def assert_changes_show(draw: Draw) -> None:
             torch.testing.assert_close(found[0], expected[0], **rough, msg=lambda text: f"{shown}: {text}")  # noqa: B023
 
 
-# What is asked of chains, and of how many: few, and many in four parts.
+# What holds of each chain, and how many are drawn: few, and many in four parts.
 CHAINS = {
     "chain": (assert_converted_alike, 4 * FEW, MANY // 4),
     "transformed": (assert_transformed_alike, 3 * FEW, MANY // 4),
@@ -397,18 +397,18 @@ CHAINS = {
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_few_chains(name):
-    ask, few, _ = CHAINS[name]
+    assert_holds, few, _ = CHAINS[name]
     for seed in range(few):
-        ask(Draw(f"{name} {seed}"))
+        assert_holds(Draw(f"{name} {seed}"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("name", CHAINS)
 def test_many_chains(name, part):
-    ask, few, many = CHAINS[name]
+    assert_holds, few, many = CHAINS[name]
     for seed in range(few + part * many, few + (part + 1) * many):
-        ask(Draw(f"{name} {seed}"))
+        assert_holds(Draw(f"{name} {seed}"))
 
 
 @pytest.mark.parametrize("name", KINDS)

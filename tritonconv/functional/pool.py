@@ -312,12 +312,12 @@ def _adaptive(name: str, rank: int, input: torch.Tensor, output_size: Any) -> tu
         raise ValueError(f"Input dimension should be at least {len(given) + 1}, but got output_size={output_size!r}")
     if len(given) == 1 != rank:
         raise RuntimeError(f"output_size must be one number or {rank}, but got output_size={output_size!r}")
-    is_own = [size is None for size in given]
-    sizes = as_sizes(
-        "output_size", [0 if size is None else size for size in given] if any(is_own) else output_size, rank
-    )
-    if any(is_own):
-        sizes = tuple(length if own else size for own, size, length in zip(is_own, sizes, x.shape[2:], strict=True))
+    if any(size is None for size in given):
+        numbers = as_sizes("output_size", [0 if size is None else size for size in given], rank)
+        axes = zip(given, numbers, x.shape[2:], strict=True)
+        sizes = tuple(length if size is None else number for size, number, length in axes)
+    else:
+        sizes = as_sizes("output_size", output_size, rank)
     if min(x.shape[1:]) == 0:
         raise RuntimeError(f"Expected input to have non-zero size for non-batch dimensions, but got {list(x.shape)}")
     if min(sizes) < 0:
